@@ -1,0 +1,106 @@
+"""Attention assertions for image models, in pytest: the public names.
+
+Names are resolved lazily (PEP 562): importing this package imports neither torch nor numpy, so a project that has the
+plugin installed but does not use it pays nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_gradcam.assertions import (
+        Gradcam,
+        assert_attention_in_region,
+        assert_attention_outside_region,
+    )
+    from pytest_gradcam.cam import Explanation, explain, explain_batch, explain_classes
+    from pytest_gradcam.errors import (
+        AttentionError,
+        ClassError,
+        DeviceError,
+        GradcamError,
+        ImageError,
+        ModelError,
+        NonFiniteError,
+        RegionError,
+        SettingsError,
+        TargetLayerError,
+        TransformError,
+        VacuousRegionError,
+        VacuousThresholdError,
+        ZeroEvidenceError,
+        ZeroEvidenceWarning,
+    )
+    from pytest_gradcam.regions import Region
+    from pytest_gradcam.settings import Settings
+    from pytest_gradcam.verdicts import Verdict
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Gradcam": "assertions",
+    "assert_attention_in_region": "assertions",
+    "assert_attention_outside_region": "assertions",
+    "Explanation": "cam",
+    "explain": "cam",
+    "explain_batch": "cam",
+    "explain_classes": "cam",
+    "AttentionError": "errors",
+    "ClassError": "errors",
+    "DeviceError": "errors",
+    "GradcamError": "errors",
+    "ImageError": "errors",
+    "ModelError": "errors",
+    "NonFiniteError": "errors",
+    "RegionError": "errors",
+    "SettingsError": "errors",
+    "TargetLayerError": "errors",
+    "TransformError": "errors",
+    "VacuousRegionError": "errors",
+    "VacuousThresholdError": "errors",
+    "ZeroEvidenceError": "errors",
+    "ZeroEvidenceWarning": "errors",
+    "Region": "regions",
+    "Settings": "settings",
+    "Verdict": "verdicts",
+}
+
+__all__ = [
+    "AttentionError",
+    "ClassError",
+    "DeviceError",
+    "Explanation",
+    "Gradcam",
+    "GradcamError",
+    "ImageError",
+    "ModelError",
+    "NonFiniteError",
+    "Region",
+    "RegionError",
+    "Settings",
+    "SettingsError",
+    "TargetLayerError",
+    "TransformError",
+    "VacuousRegionError",
+    "VacuousThresholdError",
+    "Verdict",
+    "ZeroEvidenceError",
+    "ZeroEvidenceWarning",
+    "assert_attention_in_region",
+    "assert_attention_outside_region",
+    "explain",
+    "explain_batch",
+    "explain_classes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,87 @@
+"""Explanation: one class activation map and what it was computed from. A value: it computes nothing but pictures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_gradcam.cam.heatmap import blend, encode_png
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """One class activation map.
+
+    Attributes:
+        cam: float32 (H, W) in [0, 1], in the input frame.
+        raw: float32 (h, w), the signed weighted sum before ReLU, on the grid, unnormalised.
+        evidence: sum of the ReLU'd raw CAM; 0 means that there is no map.
+        cls: the class explained; None where a callable gave the score.
+        label: name of that class, where the model or the settings know it.
+        score: the scalar explained, a logit before softmax unless a callable gave it.
+        probability: softmax of the logits at `cls` (sigmoid where there is one logit); None for a callable.
+        predicted: class of the largest logit; None for a callable.
+        predicted_label: name of the predicted class, where known.
+        predicted_probability: probability of the predicted class.
+        layer: dotted name of the target layer; several names are joined by `+`.
+        grid: (h, w) of the target layer.
+        method: registered name of the CAM method.
+        engine: `hooks` or `split`.
+        device: the torch device that computed the map.
+        seconds: wall time of the computation, in seconds; for a batch, its share.
+        image: uint8 (H, W, 3), what the model saw.
+    """
+
+    cam: npt.NDArray[np.float32]
+    raw: npt.NDArray[np.float32]
+    evidence: float
+    cls: int | None
+    label: str | None
+    score: float
+    probability: float | None
+    predicted: int | None
+    predicted_label: str | None
+    predicted_probability: float | None
+    layer: str
+    grid: tuple[int, int]
+    method: str
+    engine: str
+    device: str
+    seconds: float
+    image: npt.NDArray[np.uint8]
+
+    def overlay(self, alpha: float = 0.5, colormap: str = "jet") -> npt.NDArray[np.uint8]:
+        """The map over what the model saw, uint8 (H, W, 3).
+
+        Args:
+            alpha: weight of the map's colours, 0 (picture only) to 1 (colours only).
+            colormap: name of an OpenCV colour map: `jet`, `viridis`, `magma`, `cividis`, …
+
+        Raises:
+            SettingsError: unknown colour map, or alpha outside [0, 1].
+        """
+        return blend(self.image, self.cam, alpha=alpha, colormap=colormap)
+
+    def save(self, path: str | os.PathLike[str], alpha: float = 0.5, colormap: str = "jet") -> Path:
+        """Write the overlay as a PNG file; missing folders are made. Returns the path."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(encode_png(self.overlay(alpha=alpha, colormap=colormap)))
+        return target
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(self.overlay())
+
+    def __repr__(self) -> str:
+        name = "a callable's score" if self.cls is None else f"class {self.cls}"
+        if self.label is not None:
+            name += f" ({self.label})"
+        h, w = self.grid
+        return (
+            f"Explanation({name}, score {self.score:.4g}, {self.method} at {self.layer} {h}×{w}, "
+            f"evidence {self.evidence:.4g}, {self.engine}, {self.device})"
+        )

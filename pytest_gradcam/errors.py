@@ -1,0 +1,88 @@
+"""The error family. Every room raises from here; this module imports nothing of the project.
+
+A verdict that failed is an `AttentionError` (an `AssertionError`); a question that could not be judged is one of the
+others, and each of those is also a `ValueError` or a `TypeError`, so that callers who know nothing of us catch them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_gradcam.verdicts import Verdict
+
+
+class GradcamError(Exception):
+    """Base of everything that pytest-gradcam raises on its own account."""
+
+
+class AttentionError(GradcamError, AssertionError):
+    """A verdict that failed. `verdict` holds the evidence; `None` only where there was no map to measure."""
+
+    def __init__(self, message: str, verdict: Verdict | None = None) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+
+
+class ZeroEvidenceError(AttentionError):
+    """The map is zero everywhere: nothing in the image, as the target layer sees it, speaks for the score."""
+
+
+class ImageError(GradcamError, ValueError):
+    """The image cannot be read, or is not of a kind that can be explained."""
+
+
+class ImageTypeError(ImageError, TypeError):
+    """The image is of a type that is not served."""
+
+
+class TransformError(GradcamError, ValueError):
+    """The transform is missing, random, or does not give a model input."""
+
+
+class RegionError(GradcamError, ValueError):
+    """The region is malformed, empty, outside the image, or lost in the transform."""
+
+
+class RegionTypeError(RegionError, TypeError):
+    """The region is of a type that is not served."""
+
+
+class VacuousRegionError(RegionError):
+    """A region that a map without any information would satisfy."""
+
+
+class VacuousThresholdError(GradcamError, ValueError):
+    """A threshold that the map it is meant to reject would pass."""
+
+
+class ClassError(GradcamError, ValueError):
+    """The class is out of range, unknown, or no class at all."""
+
+
+class ModelError(GradcamError, ValueError):
+    """The model is not one that can be explained as it is."""
+
+
+class ModelTypeError(ModelError, TypeError):
+    """The model is of a type that is not served."""
+
+
+class NonFiniteError(GradcamError, ValueError):
+    """NaN or infinity in the image, the logits, the activations, the gradients or the map."""
+
+
+class TargetLayerError(GradcamError, ValueError):
+    """No layer, or not the one named, gives a map for this score."""
+
+
+class DeviceError(GradcamError, ValueError):
+    """The device is unknown or not present."""
+
+
+class SettingsError(GradcamError, ValueError):
+    """A setting, option or argument has a value that is not served."""
+
+
+class ZeroEvidenceWarning(UserWarning):
+    """`explain` returned a map that is zero everywhere; an assertion on it raises `ZeroEvidenceError`."""

@@ -1,0 +1,1 @@
+"""pytest only: options, ini, marker, fixture, hooks. Every decision lives elsewhere."""
