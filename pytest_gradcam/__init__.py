@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         assert_attention_in_region,
         assert_attention_outside_region,
     )
-    from pytest_gradcam.cam import Explanation, explain, explain_batch, explain_classes
+    from pytest_gradcam.cam import Explanation
     from pytest_gradcam.errors import (
         AttentionError,
         ClassError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ZeroEvidenceError,
         ZeroEvidenceWarning,
     )
+    from pytest_gradcam.explanations import explain, explain_batch, explain_classes
     from pytest_gradcam.regions import Region
     from pytest_gradcam.settings import Settings
     from pytest_gradcam.verdicts import Verdict
@@ -44,9 +45,9 @@ _HOME = {
     "assert_attention_in_region": "assertions",
     "assert_attention_outside_region": "assertions",
     "Explanation": "cam",
-    "explain": "cam",
-    "explain_batch": "cam",
-    "explain_classes": "cam",
+    "explain": "explanations",
+    "explain_batch": "explanations",
+    "explain_classes": "explanations",
     "AttentionError": "errors",
     "ClassError": "errors",
     "DeviceError": "errors",

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pytest_gradcam.cam.heatmap import blend, encode_png
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: `cached_property` keeps its value in the instance
 class Explanation:
     """One class activation map.
 
     Attributes:
-        cam: float32 (H, W) in [0, 1], in the input frame.
         raw: float32 (h, w), the signed weighted sum before ReLU, on the grid, unnormalised.
         evidence: sum of the ReLU'd raw CAM; 0 means that there is no map.
         cls: the class explained; None where a callable gave the score.
@@ -36,7 +37,6 @@ class Explanation:
         image: uint8 (H, W, 3), what the model saw.
     """
 
-    cam: npt.NDArray[np.float32]
     raw: npt.NDArray[np.float32]
     evidence: float
     cls: int | None
@@ -53,6 +53,23 @@ class Explanation:
     device: str
     seconds: float
     image: npt.NDArray[np.uint8]
+
+    @cached_property
+    def cam(self) -> npt.NDArray[np.float32]:
+        """float32 (H, W) in [0, 1], in the input frame: ReLU of `raw`, divided by its maximum, resized bilinearly.
+
+        The minimum is not subtracted: that would turn noise into evidence. All zero where there is no evidence. Resized
+        when it is first asked for: the maps of a thousand classes are small until somebody looks at them.
+        """
+        height, width = self.image.shape[:2]
+        positive = np.maximum(self.raw, 0.0)
+        top = positive.max()
+        if self.evidence <= 0 or top <= 0:
+            return np.zeros((height, width), np.float32)
+        # OpenCV takes pixel centres as torch does with align_corners=False; rounding may pass 1 by one step.
+        resized = cv2.resize(positive / top, (width, height), interpolation=cv2.INTER_LINEAR)
+        cam: npt.NDArray[np.float32] = np.minimum(resized, 1.0, dtype=np.float32)
+        return cam
 
     def overlay(self, alpha: float = 0.5, colormap: str = "jet") -> npt.NDArray[np.uint8]:
         """The map over what the model saw, uint8 (H, W, 3).

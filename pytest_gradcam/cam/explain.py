@@ -1,0 +1,326 @@
+"""From model input to Explanation: target layer → capture → raw CAM → CAM.
+
+Takes tensors that already are model input; pictures, files and transforms belong to `pytest_gradcam.explanations`.
+Which scalar a class stands for is in `scores.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from pytest_gradcam.cam import layers, methods
+from pytest_gradcam.cam.capture import Tail, gradient, gradients_of_classes, run_hooked
+from pytest_gradcam.cam.explanation import Explanation
+from pytest_gradcam.cam.model import Inventory, input_dtype, labels_of, logits_of, resolve_device, untouched, unwrap
+from pytest_gradcam.cam.scores import ClassLike, Fact, call_score, checked_rows, classes_of, facts_of, scores_of_batch
+from pytest_gradcam.cam.split import run_pair, run_split
+from pytest_gradcam.cam.views import View, views_of
+from pytest_gradcam.errors import (
+    ClassError,
+    ModelError,
+    ModelTypeError,
+    NonFiniteError,
+    SettingsError,
+    TargetLayerError,
+)
+
+Pair: TypeAlias = tuple[Callable[[Tensor], Any], Callable[[Any], Any]]
+ModelLike: TypeAlias = nn.Module | Pair
+
+ENGINES = ("hooks", "split")
+# Evidence below this share of what was added up is rounding: each float32 operation carries 6e-8.
+ROUNDING = 1e-6
+# Rounding lies below this share of the product of the norms of activations and gradients.
+SUSPICIOUS = 1e-5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Options:
+    """How to compute: the arguments that all ways to explain share.
+
+    Attributes:
+        method: registered name, or `auto`.
+        layer: dotted name, module, or None to find it.
+        engine: `hooks` or `split`.
+        device: `auto` or a torch device.
+        labels: class names, by index.
+    """
+
+    method: str = "auto"
+    layer: str | nn.Module | None = None
+    engine: str = "hooks"
+    device: str | torch.device = "auto"
+    labels: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        methods.check(self.method)
+        if isinstance(self.layer, list | tuple):
+            raise SettingsError(f"layer is a {type(self.layer).__name__}: name one layer, or None to have it found")
+        if self.engine not in ENGINES:
+            raise SettingsError(f"unknown engine {self.engine!r}: the engines are {', '.join(ENGINES)}")
+
+
+def explain_inputs(
+    model: ModelLike,
+    inputs: Tensor,
+    classes: Sequence[ClassLike],
+    seen: Sequence[npt.NDArray[np.uint8]],
+    options: Options,
+) -> list[Explanation]:
+    """One map for each image of a batch, from one forward.
+
+    Args:
+        model: the model, or a (features, head) pair for the split engine.
+        inputs: (N, C, H, W), model input, on any device.
+        classes: for each image a class index, a label, a callable output → scalar tensor, or None.
+        seen: for each image uint8 (H, W, 3), what the model saw.
+        options: how to compute.
+
+    Raises:
+        GradcamError: see the members of the family.
+    """
+    started = time.perf_counter()
+    with _prepared(model, inputs, options) as run:
+        if len(classes) != inputs.shape[0]:
+            raise ClassError(f"{len(classes)} classes for {inputs.shape[0]} images: pass one for each image, or None")
+        captured = _capture(run, classes)
+        raws = _raw_cams(run, captured, captured.gradient)
+        return _explanations(run, captured, raws, captured.facts, seen, started)
+
+
+def explain_input_classes(
+    model: ModelLike,
+    inputs: Tensor,
+    classes: Sequence[ClassLike] | None,
+    seen: npt.NDArray[np.uint8],
+    options: Options,
+) -> list[Explanation]:
+    """One map for each class of one image, from one forward.
+
+    Args:
+        model: the model, or a (features, head) pair for the split engine.
+        inputs: (1, C, H, W), model input, on any device.
+        classes: class indices, labels or callables; None for all classes of the model.
+        seen: uint8 (H, W, 3), what the model saw.
+        options: how to compute.
+
+    Raises:
+        GradcamError: see the members of the family.
+    """
+    if classes is not None and len(classes) == 0:
+        raise ClassError("classes is empty: pass class indices, labels or callables, or None for all")
+    started = time.perf_counter()
+    with _prepared(model, inputs, options) as run:
+        captured = _capture(run, [0] if classes is None else classes[:1])
+        tail = captured.tail
+        asked = classes_of(tail.output, classes, run.labels)
+        indices = {place: cls for place, cls in enumerate(asked) if isinstance(cls, int)}
+        raws = np.empty((len(asked), *captured.view.grid))
+        scores = np.empty(len(asked))
+        rows = None
+        if indices:
+            logits = logits_of(tail.output)
+            wanted = list(indices.values())
+            chunks = gradients_of_classes(logits, wanted, tail, captured.name)
+            raws[list(indices)] = np.concatenate([_raw_cams(run, captured, found) for found in chunks])
+            rows = checked_rows(logits, 1)
+            scores[list(indices)] = rows[0, wanted]
+        for place, cls in enumerate(asked):
+            if not isinstance(cls, int):
+                score = call_score(cls, tail.output)
+                scores[place] = float(score)
+                raws[place] = _raw_cams(run, captured, gradient(score, tail, captured.name))[0]
+        facts = facts_of(scores.tolist(), [indices.get(place) for place in range(len(asked))], rows)
+        return _explanations(run, captured, raws, facts, [seen] * len(asked), started)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """One model on its device, in eval mode, and the inputs beside it."""
+
+    module: nn.Module
+    pair: Pair | None
+    inputs: Tensor
+    options: Options
+    labels: Sequence[str] | None
+    device: torch.device
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Captured:
+    """A forward, the layer that it was cut at, and the gradient of the score with respect to that layer's output."""
+
+    tail: Tail
+    name: str
+    view: View
+    gradient: Tensor
+    facts: list[Fact]
+
+
+@contextmanager
+def _prepared(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[_Run]:
+    """The model in eval mode on its device, and the inputs beside it."""
+    _check_inputs(inputs)
+    pair = model if isinstance(model, tuple) else None
+    if pair is None:
+        module = unwrap(model)
+    else:
+        module = _container(pair, options)
+    inventory = Inventory.of(module)
+    device = resolve_device(options.device, inventory)
+    with untouched(inventory, device), torch.enable_grad():
+        x = inputs.detach().to(device=device, dtype=input_dtype(inventory))
+        if x.is_inference():
+            x = x.clone()
+        yield _Run(module, pair, x, options, options.labels or labels_of(module), device)
+
+
+def _check_inputs(inputs: Tensor) -> None:
+    if inputs.shape[0] == 0:
+        raise ModelError("there are no images: the batch is empty")
+    # NaN and infinity survive a sum, which is cheaper than a mask; only a sum that overflowed needs the mask.
+    if not math.isfinite(float(inputs.sum(dtype=torch.float32))) and not bool(inputs.isfinite().all()):
+        raise NonFiniteError(f"the model input of shape {tuple(inputs.shape)} has values that are NaN or infinite")
+
+
+def _container(pair: Pair, options: Options) -> nn.Module:
+    if len(pair) != 2 or not all(callable(part) for part in pair):
+        raise ModelTypeError("the model is a tuple, but not of two callables (features, head)")
+    if options.engine != "split":
+        raise ModelTypeError('a pair (features, head) is for the split engine: pass engine="split", or the whole model')
+    if options.layer is not None:
+        raise TargetLayerError("a pair (features, head) is cut already: layer cannot be named too")
+    # Bound methods of one model (`model.forward_features`, `model.forward_head`) are taken for that model.
+    owners = [part if isinstance(part, nn.Module) else getattr(part, "__self__", None) for part in pair]
+    return nn.ModuleList([owner for owner in owners if isinstance(owner, nn.Module)])
+
+
+def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
+    if run.pair is not None:
+        tail = run_pair(*run.pair, run.inputs)
+        size = (int(run.inputs.shape[2]), int(run.inputs.shape[3]))
+        views = views_of(tail.leaf.shape, size)
+        if not views:
+            raise TargetLayerError(
+                f"the features of the pair (features, head) have no spatial grid: their shape is "
+                f"{tuple(tail.leaf.shape)} for an input of {size[0]}×{size[1]} pixels; cut before pooling"
+            )
+        score, facts = scores_of_batch(tail.output, classes, run.labels)
+        return _Captured(tail, "features", views[0], gradient(score, tail, "features"), facts)
+
+    def depends(tail: Tail, name: str) -> bool:
+        # Layers are tried on the first image alone.
+        return _depends(tail, name, scores_of_batch(tail.output, classes[:1], run.labels)[0])
+
+    layer = run.options.layer
+    run_engine = run_hooked if run.options.engine == "hooks" else run_split
+    target = layers.target_of(run.module, run.inputs, layer, depends)
+    tail = run_engine(run.module, target.name, target.module, run.inputs)
+    score, facts = scores_of_batch(tail.output, classes, run.labels)
+    try:
+        found = gradient(score, tail, target.name)
+    except TargetLayerError:
+        if layer is not None:
+            raise
+        # Found for another score of the same model, one with its own branch: search again, for this one.
+        layers.forget(run.module)
+        target = layers.target_of(run.module, run.inputs, layer, depends)
+        tail = run_engine(run.module, target.name, target.module, run.inputs)
+        score, facts = scores_of_batch(tail.output, classes, run.labels)
+        found = gradient(score, tail, target.name)
+    if target.view.prefix and not bool(target.view(found).any()) and bool(found.any()):
+        raise TargetLayerError(
+            f"the score does not depend on the cells of layer {target.name!r} ({target.view}): all of its gradient is in "
+            "the prefix tokens, as after a class-token readout; name an earlier layer"
+        )
+    return _Captured(tail, target.name, target.view, found, facts)
+
+
+def _depends(tail: Tail, name: str, score: Tensor) -> bool:
+    try:
+        if bool(gradient(score, tail, name).any()):
+            return True
+        # The gradient of one class may be zero for good (a zero row of weights): that is a finding, not a wrong layer.
+        logits = logits_of(tail.output)
+        weights = torch.linspace(0.5, 1.5, logits.shape[1], dtype=logits.dtype, device=logits.device)
+        return bool(gradient((logits * weights).sum(), tail, name).any())
+    except (TargetLayerError, ClassError):
+        return False
+
+
+def _raw_cams(run: _Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[np.float64]:
+    """Raw CAMs, (M, h, w); what is only rounding is zero.
+
+    `gradients` has M rows of the leaf's shape; the leaf has M rows, or one that serves all.
+    """
+    _, method = methods.choose(run.options.method, captured.view)
+    a, g = captured.view(captured.tail.leaf.detach()), captured.view(gradients)
+    if a.dtype.itemsize < 4:
+        a, g = a.float(), g.float()
+    raw = method(a, g)
+    raws = raw.cpu().numpy().astype(np.float64)
+    if not np.isfinite(raws).all():
+        where = "activations" if not bool(captured.tail.leaf.isfinite().all()) else "gradients"
+        raise NonFiniteError(
+            f"the {where} of layer {captured.name!r} are NaN or infinite: no map can be made of them. "
+            "In half precision, try the model in float32"
+        )
+    # Where positive and negative terms cancel, what is left is rounding, and dividing by its maximum would make a
+    # full-strength map of it. The norms bound any sum of products; only what lies far below them is looked at closely.
+    norms = (a.flatten(1).norm(dim=1) * g.flatten(1).norm(dim=1)).cpu().numpy()
+    for i in np.flatnonzero(raws.max(axis=(1, 2)) <= SUSPICIOUS * norms):
+        terms = method((a[i : i + 1] if len(a) > 1 else a).abs(), g[i : i + 1].abs())
+        if raws[i].max() <= ROUNDING * float(terms.max()):
+            raws[i] = np.minimum(raws[i], 0.0)
+    return raws
+
+
+def _explanations(
+    run: _Run,
+    captured: _Captured,
+    raws: npt.NDArray[np.float64],
+    facts: Sequence[Fact],
+    seen: Sequence[npt.NDArray[np.uint8]],
+    started: float,
+) -> list[Explanation]:
+    evidence = np.maximum(raws, 0.0).sum(axis=(1, 2)).tolist()
+    stored = raws.astype(np.float32)
+    method, _ = methods.choose(run.options.method, captured.view)
+    name = _namer(run)
+    seconds = (time.perf_counter() - started) / len(facts)
+    return [
+        Explanation(
+            raw=stored[i],
+            evidence=evidence[i],
+            cls=fact.cls,
+            label=name(fact.cls),
+            score=fact.score,
+            probability=fact.probability,
+            predicted=fact.predicted,
+            predicted_label=name(fact.predicted),
+            predicted_probability=fact.predicted_probability,
+            layer=captured.name,
+            grid=captured.view.grid,
+            method=method,
+            engine=run.options.engine,
+            device=str(run.device),
+            seconds=seconds,
+            image=seen[i],
+        )
+        for i, fact in enumerate(facts)
+    ]
+
+
+def _namer(run: _Run) -> Callable[[int | None], str | None]:
+    labels = run.labels
+    return lambda cls: None if labels is None or cls is None else labels[cls]

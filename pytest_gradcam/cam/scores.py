@@ -1,0 +1,206 @@
+"""Which scalar is explained: from the class that was asked for, and a model's output, to scores and their names."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import special
+from torch import Tensor
+
+from pytest_gradcam.cam.model import logits_of
+from pytest_gradcam.errors import ClassError, NonFiniteError, SettingsError
+
+Score: TypeAlias = Callable[[Any], Tensor]
+ClassLike: TypeAlias = int | str | Score | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is known of one score, in plain numbers; `cls` and what follows from it are None for a callable."""
+
+    score: float
+    cls: int | None
+    probability: float | None
+    predicted: int | None
+    predicted_probability: float | None
+
+
+def scores_of_batch(
+    output: Any, classes: Sequence[ClassLike], labels: Sequence[str] | None
+) -> tuple[Tensor, list[Fact]]:
+    """The sum of the images' scores, differentiable, and the facts of each.
+
+    In eval mode no image's score depends on another image, so the gradient of the sum holds every image's own.
+
+    Args:
+        output: the model's output for N images.
+        classes: N classes.
+        labels: class names, by index.
+
+    Raises:
+        ClassError: a class is not one of the model's, or a callable gives no scalar.
+        NonFiniteError: a score or logit is not finite.
+    """
+    if all(callable(cls) for cls in classes):
+        scores = [call_score(cls, _image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)]
+        return torch.stack(scores).sum(), [Fact(float(s), None, None, None, None) for s in scores]
+    logits = logits_of(output)
+    rows = checked_rows(logits, len(classes))
+    check_labels(labels, logits.shape[1])
+    asked = [
+        None if callable(cls) else index_of(cls, logits.shape[1], labels, int(best))
+        for cls, best in zip(classes, rows.argmax(axis=1), strict=True)
+    ]
+    own = {i: call_score(cls, _image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)}
+    places = [i for i, cls in enumerate(asked) if cls is not None]
+    total = sum(own.values(), logits[places, [cls for cls in asked if cls is not None]].sum())
+    values = [float(own[i]) if cls is None else float(rows[i, cls]) for i, cls in enumerate(asked)]
+    return total, facts_of(values, asked, rows)
+
+
+def classes_of(output: Any, classes: Sequence[ClassLike] | None, labels: Sequence[str] | None) -> list[int | Score]:
+    """The class indices and callables asked of one image; all classes for None.
+
+    Raises:
+        ClassError: a class is not one of the model's.
+        NonFiniteError: a logit is not finite.
+    """
+    if classes is not None and all(callable(cls) for cls in classes):
+        return [cls for cls in classes if callable(cls)]
+    rows = checked_rows(logits_of(output), 1)
+    count = rows.shape[1]
+    check_labels(labels, count)
+    if classes is None:
+        return list(range(count))
+    predicted = int(rows[0].argmax())
+    return [cls if callable(cls) else index_of(cls, count, labels, predicted) for cls in classes]
+
+
+def index_of(cls: object, count: int, labels: Sequence[str] | None, predicted: int) -> int:
+    """The index that an index, a label or None (the predicted class) stands for.
+
+    Raises:
+        ClassError: out of range, unknown, or of another kind.
+    """
+    if cls is None:
+        return predicted
+    if isinstance(cls, str):
+        return _index_of_label(cls, count, labels)
+    if isinstance(cls, bool):
+        raise ClassError(f"cls is {cls!r}: pass a class index, a label, a callable or None")
+    try:
+        index = operator.index(cls)  # type: ignore[arg-type]  # what is no index raises TypeError
+    except TypeError:
+        raise ClassError(
+            f"cls is {cls!r} of type {type(cls).__name__}: pass a class index, a label, a callable or None"
+        ) from None
+    if not 0 <= index < count:
+        classes = "1 class (0)" if count == 1 else f"{count} classes (0..{count - 1})"
+        raise ClassError(f"class {index} is out of range: the model has {classes}")
+    return index
+
+
+def _index_of_label(label: str, count: int, labels: Sequence[str] | None) -> int:
+    if labels is None:
+        raise ClassError(
+            f"class {label!r} is a label, but neither the model nor the settings name its {count} classes: "
+            "pass the class index, or labels=[…]"
+        )
+    found = [index for index, name in enumerate(labels) if name == label]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ClassError(f"label {label!r} names the classes {found}: pass the index of the one that is meant")
+    close = difflib.get_close_matches(label, labels, n=3)
+    hint = f"; did you mean {', '.join(map(repr, close))}?" if close else f"; it has {', '.join(map(repr, labels[:8]))}"
+    raise ClassError(f"the model has no class {label!r}{hint}")
+
+
+def call_score(score: Score, output: Any) -> Tensor:
+    """The scalar that the user's callable makes of an output.
+
+    Raises:
+        ClassError: it is no scalar tensor.
+        NonFiniteError: it is not finite.
+    """
+    value = score(output)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        seen = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ClassError(f"the cls callable returned {seen}: it must return a scalar tensor made from the output")
+    value = value.reshape(())
+    if not bool(torch.isfinite(value)):
+        raise NonFiniteError(f"the cls callable returned {float(value)}: the score must be finite")
+    return value
+
+
+def facts_of(
+    scores: Sequence[float], asked: Sequence[int | None], logits: npt.NDArray[np.floating] | None
+) -> list[Fact]:
+    """The facts of scores that belong to the rows of `logits`, (N, K); one row serves all scores of one image."""
+    if logits is None:
+        return [Fact(score, None, None, None, None) for score in scores]
+    # Two lines here, since scipy's softmax takes longer than everything else that is done with one image's logits.
+    odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    if logits.shape[1] == 1:  # one logit is a yes or no; softmax would call it certain
+        probabilities = special.expit(logits.astype(np.float64))
+    predicted = logits.argmax(axis=1)
+    facts = []
+    for place, (score, cls) in enumerate(zip(scores, asked, strict=True)):
+        row = place if len(logits) == len(scores) else 0
+        if cls is None:
+            facts.append(Fact(score, None, None, None, None))
+        else:
+            best = int(predicted[row])
+            facts.append(Fact(score, cls, float(probabilities[row, cls]), best, float(probabilities[row, best])))
+    return facts
+
+
+def check_labels(labels: Sequence[str] | None, count: int) -> None:
+    """Raises SettingsError where the user's labels are not one for each class."""
+    if labels is not None and len(labels) != count:
+        raise SettingsError(f"labels has {len(labels)} names, the model has {count} classes: give one for each")
+
+
+def checked_rows(logits: Tensor, count: int) -> npt.NDArray[np.floating]:
+    """The logits as an array on the host, (N, K): one transfer, from which all that is not differentiated is read.
+
+    Raises:
+        ClassError: they are not of N images.
+        NonFiniteError: one is NaN or infinite.
+    """
+    if logits.shape[0] != count:
+        raise ClassError(f"the model gave {logits.shape[0]} rows of logits for {count} images")
+    held = logits.detach().cpu()
+    rows: npt.NDArray[np.floating] = (held.float() if held.dtype.itemsize < 4 else held).numpy()
+    if not np.isfinite(rows).all():
+        raise NonFiniteError("the model's logits are not finite (NaN or infinity): no score can be explained")
+    return rows
+
+
+def _image_of(output: Any, index: int, count: int) -> Any:
+    """The part of a batch's output that belongs to one image, as the model would give it for a batch of one."""
+    if count == 1:
+        return output
+    if isinstance(output, Tensor):
+        if output.ndim == 0 or output.shape[0] != count:
+            raise ClassError(
+                f"the model's output has a tensor of shape {tuple(output.shape)} for {count} images: it cannot be "
+                "divided among them; explain the images one at a time"
+            )
+        return output[index : index + 1]
+    if isinstance(output, Mapping):
+        return {key: _image_of(value, index, count) for key, value in output.items()}
+    if isinstance(output, list | tuple):
+        return type(output)([_image_of(value, index, count) for value in output])
+    raise ClassError(
+        f"the model's output holds a {type(output).__name__}, which cannot be divided among {count} images; "
+        "explain the images one at a time"
+    )

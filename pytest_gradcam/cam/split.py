@@ -1,0 +1,185 @@
+"""The split engine: the model cut at the target layer into features and head, which run one after the other.
+
+Three cuts are tried: a chain of children, the model's own `forward_features` / `forward_head`, and a `torch.fx` graph
+cut. A cut is accepted only if its features give what the layer gives and its head gives what the model gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+from pytest_gradcam.cam.capture import Tail, layer_tensor
+from pytest_gradcam.cam.model import tensors_in
+from pytest_gradcam.errors import ModelError, TargetLayerError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """`features`: inputs → (target layer's output, other values that the head needs); `head`: those → output."""
+
+    how: str
+    features: Callable[[Tensor], tuple[Tensor, tuple[Any, ...]]]
+    head: Callable[..., Any]
+
+
+def run_split(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -> Tail:
+    """Cut the model at `layer`, run the features without autograd and the head with it.
+
+    Args:
+        module: the model, in eval mode.
+        name: dotted name of the layer.
+        layer: the target layer.
+        inputs: (N, C, H, W).
+
+    Raises:
+        ModelError: no cut reproduces the model.
+    """
+    expected, at_layer = _reference(module, name, layer, inputs)
+    refused: list[str] = []
+    for how, make in (("children", _cut_children), ("forward_features", _cut_forward_features), ("fx", _cut_graph)):
+        # A cut may fail in as many ways as there are models, and the next may succeed: the reasons are collected.
+        try:
+            cut = make(module, name, layer)
+            if cut is None:
+                continue
+            with torch.no_grad():
+                features, rest = cut.features(inputs)
+            tail = _run_head(cut, features, rest)
+        except Exception as error:
+            refused.append(f"{how}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            continue
+        if not _agree(tail.leaf, at_layer):
+            refused.append(f"{how}: its features are not what {name!r} gives")
+        elif not _agree_nested(tail.output, expected):
+            refused.append(f"{how}: its head does not give what the model gives")
+        else:
+            return tail
+    reasons = "".join(f"\n  {reason}" for reason in refused)
+    raise ModelError(
+        f"{type(module).__name__} cannot be cut at {name!r} into features and head: pass the pair "
+        f'(features, head) yourself, or use engine="hooks", which gives the same map{reasons}'
+    )
+
+
+def run_pair(features: Callable[[Tensor], Any], head: Callable[[Any], Any], inputs: Tensor) -> Tail:
+    """Run a pair that the user cut.
+
+    Raises:
+        TargetLayerError: `features` does not return one floating tensor.
+    """
+    with torch.no_grad():
+        found = features(inputs)
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        raise TargetLayerError(
+            f"the features of the pair (features, head) return a {type(found).__name__}: one floating tensor is needed"
+        )
+    return _run_head(Cut("pair", lambda x: (x, ()), head), found, ())
+
+
+def _run_head(cut: Cut, features: Tensor, rest: tuple[Any, ...]) -> Tail:
+    leaf = features.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        # A copy, so that an in-place operation at the head's start leaves the captured activations as they are.
+        return Tail(leaf, cut.head(leaf.clone(), *rest))
+
+
+def _reference(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -> tuple[Any, Tensor]:
+    """The model's own output, and its layer's, from one plain forward."""
+    seen: list[Tensor] = []
+
+    def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = layer_tensor(output)
+        if tensor is not None:
+            seen.append(tensor.detach().clone())
+
+    handle = layer.register_forward_hook(read)
+    try:
+        with torch.no_grad():
+            expected = module(inputs)
+    finally:
+        handle.remove()
+    if len(seen) != 1:
+        times = "is not called" if not seen else f"is called {len(seen)} times"
+        raise TargetLayerError(f"layer {name!r} {times} in a forward; name a layer that is called once")
+    return expected, seen[0]
+
+
+def _cut_children(module: nn.Module, name: str, layer: nn.Module) -> Cut | None:
+    children = dict(module.named_children())
+    if name not in children:
+        return None
+    at = list(children).index(name) + 1
+    before, after = list(children.values())[:at], list(children.values())[at:]
+
+    def features(x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+        return _chain(before, x), ()
+
+    return Cut("children", features, lambda x: _chain(after, x))
+
+
+def _chain(children: list[nn.Module], x: Any) -> Any:
+    for child in children:
+        x = child(x)
+    return x
+
+
+def _cut_forward_features(module: nn.Module, name: str, layer: nn.Module) -> Cut | None:
+    features, head = getattr(module, "forward_features", None), getattr(module, "forward_head", None)
+    if not (callable(features) and callable(head)):
+        return None
+    return Cut("forward_features", lambda x: (features(x), ()), head)
+
+
+class _LayerTracer(torch.fx.Tracer):
+    """Traces the model with the target layer as one node."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return m is self._layer or super().is_leaf_module(m, module_qualified_name)
+
+
+def _cut_graph(module: nn.Module, name: str, layer: nn.Module) -> Cut | None:
+    graph = _LayerTracer(layer).trace(module)
+    nodes = [node for node in graph.nodes if node.op != "output"]
+    (target,) = (node for node in nodes if node.op == "call_module" and node.target == name)
+    at = nodes.index(target) + 1
+    before, after = nodes[:at], nodes[at:]
+    (result,) = (node for node in graph.nodes if node.op == "output")
+    later = {used for node in (*after, result) for used in node.all_input_nodes}
+    live = [node for node in before if node in later and node is not target]
+
+    features = torch.fx.Graph()
+    first: dict[torch.fx.Node, torch.fx.Node] = {}
+    for node in before:
+        first[node] = features.node_copy(node, first.__getitem__)
+    features.output((first[target], tuple(first[node] for node in live)))
+
+    head = torch.fx.Graph()
+    second = {node: head.placeholder(f"value_{index}") for index, node in enumerate((target, *live))}
+    for node in after:
+        second[node] = head.node_copy(node, second.__getitem__)
+    head.output(torch.fx.map_arg(result.args[0], second.__getitem__))
+    return Cut("fx", torch.fx.GraphModule(module, features), torch.fx.GraphModule(module, head))
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    """Equal up to the rounding of another order of the same operations."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    scale = float(b.detach().abs().max()) if b.numel() else 0.0
+    step = torch.finfo(b.dtype).eps if b.is_floating_point() else 0.0
+    return bool(torch.allclose(a.detach(), b.detach(), rtol=16 * step, atol=16 * step * scale))
+
+
+def _agree_nested(a: Any, b: Any) -> bool:
+    left, right = list(tensors_in(a)), list(tensors_in(b))
+    return len(left) == len(right) > 0 and all(_agree(x, y) for x, y in zip(left, right, strict=True))

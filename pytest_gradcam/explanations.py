@@ -1,0 +1,168 @@
+"""The public `explain`, `explain_batch` and `explain_classes`: picture → model input (`images`) → map (`cam`)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradcam.cam.explain import ModelLike, Options, explain_input_classes, explain_inputs
+from pytest_gradcam.cam.explanation import Explanation
+from pytest_gradcam.cam.scores import ClassLike
+from pytest_gradcam.errors import ClassError, ImageError, ZeroEvidenceWarning
+from pytest_gradcam.images import Prepared, prepare
+from pytest_gradcam.transforms import Transform
+
+
+def explain(
+    model: ModelLike,
+    image: object,
+    cls: ClassLike = None,
+    *,
+    method: str = "auto",
+    layer: str | nn.Module | None = None,
+    engine: str = "hooks",
+    transform: Transform | None = None,
+    device: str | torch.device = "auto",
+    labels: Sequence[str] | None = None,
+) -> Explanation:
+    """Where in an image a model finds the evidence for a class.
+
+    Args:
+        model: `nn.Module` (also compiled, `DataParallel`, DDP); for `engine="split"` also a `(features, head)` pair.
+            It is left as it was.
+        image: path, `PIL.Image`, uint8 array (H, W, 3) or (H, W), or a float tensor (C, H, W) or (1, C, H, W) that
+            already is model input.
+        cls: class index; label; None for the predicted class; or a callable, output → scalar tensor.
+        method: `auto`, `grad-cam` or `hirescam`.
+        layer: dotted name of the target layer, the module, or None to find it.
+        engine: `hooks` or `split`; both give the same map.
+        transform: picture → model input; None for the one that the model declares.
+        device: `auto` or a torch device.
+        labels: class names, by index, where the model does not carry them.
+
+    Returns:
+        The map and what it was computed from. Zero evidence comes with a `ZeroEvidenceWarning`.
+
+    Raises:
+        GradcamError: one of its family for whatever cannot be explained; what the model raises passes unchanged.
+    """
+    prepared = prepare(image, model=model, transform=transform)
+    options = Options(method=method, layer=layer, engine=engine, device=device, labels=labels)
+    return _warned([explain_prepared(model, prepared, cls, options)])[0]
+
+
+def explain_prepared(model: ModelLike, prepared: Prepared, cls: ClassLike, options: Options) -> Explanation:
+    """`explain` for an image that is prepared already; zero evidence passes without a warning."""
+    (explanation,) = explain_inputs(model, prepared.tensor, [cls], [prepared.seen], options)
+    return explanation
+
+
+def explain_batch(
+    model: ModelLike,
+    images: Tensor | Sequence[object],
+    classes: Sequence[ClassLike] | Tensor | ClassLike = None,
+    *,
+    method: str = "auto",
+    layer: str | nn.Module | None = None,
+    engine: str = "hooks",
+    transform: Transform | None = None,
+    device: str | torch.device = "auto",
+    labels: Sequence[str] | None = None,
+) -> list[Explanation]:
+    """`explain` for several images, in one forward.
+
+    Args:
+        model: as for `explain`.
+        images: float tensor (N, C, H, W), or a list of images that the transform brings to one size.
+        classes: one for each image, or a single one for all of them; None for each image's predicted class.
+        method: as for `explain`, and so on.
+        layer: as for `explain`.
+        engine: as for `explain`.
+        transform: as for `explain`.
+        device: as for `explain`.
+        labels: as for `explain`.
+
+    Raises:
+        ClassError: as many classes as images were not given.
+        ImageError: the images do not come to one size.
+        GradcamError: as for `explain`.
+    """
+    if isinstance(images, Tensor) and images.ndim != 4:
+        raise ImageError(f"the batch has shape {tuple(images.shape)}: pass (N, C, H, W), or a list of images")
+    prepared = [prepare(image, model=model, transform=transform) for image in images]
+    sizes = {tuple(p.tensor.shape[1:]) for p in prepared}
+    if len(sizes) > 1:
+        listed = ", ".join(str(size) for size in sorted(sizes))
+        raise ImageError(f"the images come to different sizes {listed}: a batch needs one; explain them one at a time")
+    options = Options(method=method, layer=layer, engine=engine, device=device, labels=labels)
+    if not prepared:
+        raise ImageError("there are no images: the batch is empty")
+    asked = _one_for_each(classes, len(prepared))
+    inputs = images if isinstance(images, Tensor) else torch.cat([p.tensor for p in prepared])
+    return _warned(explain_inputs(model, inputs, asked, [p.seen for p in prepared], options))
+
+
+def explain_classes(
+    model: ModelLike,
+    image: object,
+    classes: Sequence[ClassLike] | Tensor | None = None,
+    *,
+    method: str = "auto",
+    layer: str | nn.Module | None = None,
+    engine: str = "hooks",
+    transform: Transform | None = None,
+    device: str | torch.device = "auto",
+    labels: Sequence[str] | None = None,
+) -> list[Explanation]:
+    """`explain` for several classes of one image, from one forward.
+
+    Args:
+        model: as for `explain`.
+        image: as for `explain`.
+        classes: class indices, labels or callables; None for all classes of the model.
+        method: as for `explain`, and so on.
+        layer: as for `explain`.
+        engine: as for `explain`.
+        transform: as for `explain`.
+        device: as for `explain`.
+        labels: as for `explain`.
+
+    Raises:
+        GradcamError: as for `explain`.
+    """
+    if isinstance(classes, Tensor):
+        classes = classes.tolist()
+    if isinstance(classes, str) or (classes is not None and not isinstance(classes, Sequence)):
+        raise ClassError(f"classes is {classes!r}: pass a list of classes, or None for all")
+    prepared = prepare(image, model=model, transform=transform)
+    options = Options(method=method, layer=layer, engine=engine, device=device, labels=labels)
+    return _warned(explain_input_classes(model, prepared.tensor, classes, prepared.seen, options))
+
+
+def _one_for_each(classes: Sequence[ClassLike] | Tensor | ClassLike, count: int) -> list[ClassLike]:
+    if isinstance(classes, Tensor):
+        classes = classes.tolist()
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
+        if len(classes) != count:
+            raise ClassError(f"{len(classes)} classes for {count} images: pass one for each image, or None")
+        return list(classes)
+    return [classes] * count
+
+
+def _warned(explanations: list[Explanation]) -> list[Explanation]:
+    for explanation in explanations:
+        if explanation.evidence == 0:
+            warnings.warn(
+                f"no evidence: nothing at {explanation.layer} speaks for {_what(explanation)}, and its map is zero",
+                ZeroEvidenceWarning,
+                stacklevel=3,
+            )
+    return explanations
+
+
+def _what(explanation: Any) -> str:
+    return "the score" if explanation.cls is None else f"class {explanation.cls}"
