@@ -119,15 +119,15 @@ def _frozen(module: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def gradient(score: Tensor, tail: Tail, name: str) -> Tensor:
-    """d(score)/d(leaf), of the leaf's shape.
+def gradient(root: Tensor, tail: Tail, name: str, weights: Tensor | None = None) -> Tensor:
+    """d(root)/d(leaf), of the leaf's shape; where `root` is no scalar, d(sum of weights · root)/d(leaf).
 
     Raises:
         TargetLayerError: the score does not depend on the layer.
     """
-    if not score.requires_grad:
+    if not root.requires_grad:
         raise _independent(name)
-    (found,) = torch.autograd.grad(score, tail.leaf, retain_graph=True, allow_unused=True)
+    (found,) = torch.autograd.grad(root, tail.leaf, grad_outputs=weights, retain_graph=True, allow_unused=True)
     if found is None:
         raise _independent(name)
     return found

@@ -6,7 +6,6 @@ Which scalar a class stands for is in `scores.py`.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +20,19 @@ from torch import Tensor, nn
 from pytest_gradcam.cam import layers, methods
 from pytest_gradcam.cam.capture import Tail, gradient, gradients_of_classes, run_hooked
 from pytest_gradcam.cam.explanation import Explanation
-from pytest_gradcam.cam.model import Inventory, input_dtype, labels_of, logits_of, resolve_device, untouched, unwrap
-from pytest_gradcam.cam.scores import ClassLike, Fact, call_score, checked_rows, classes_of, facts_of, scores_of_batch
+from pytest_gradcam.cam.model import labels_of, logits_of, resolve_device, unwrap
+from pytest_gradcam.cam.scores import (
+    ClassLike,
+    Fact,
+    Scores,
+    call_score,
+    checked_rows,
+    classes_of,
+    facts_of,
+    scores_of_batch,
+)
 from pytest_gradcam.cam.split import run_pair, run_split
+from pytest_gradcam.cam.untouched import Inventory, untouched
 from pytest_gradcam.cam.views import View, views_of
 from pytest_gradcam.errors import (
     ClassError,
@@ -138,7 +147,7 @@ def explain_input_classes(
         for place, cls in enumerate(asked):
             if not isinstance(cls, int):
                 score = call_score(cls, tail.output)
-                scores[place] = float(score)
+                scores[place] = float(score.detach())
                 raws[place] = _raw_cams(run, captured, gradient(score, tail, captured.name))[0]
         facts = facts_of(scores.tolist(), [indices.get(place) for place in range(len(asked))], rows)
         return _explanations(run, captured, raws, facts, [seen] * len(asked), started)
@@ -177,20 +186,21 @@ def _prepared(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[_R
     else:
         module = _container(pair, options)
     inventory = Inventory.of(module)
-    device = resolve_device(options.device, inventory)
-    with untouched(inventory, device), torch.enable_grad():
-        x = inputs.detach().to(device=device, dtype=input_dtype(inventory))
-        if x.is_inference():
-            x = x.clone()
-        yield _Run(module, pair, x, options, options.labels or labels_of(module), device)
+    device = resolve_device(options.device, inventory.places)
+    try:
+        with untouched(inventory, device, known=layers.is_known(module)), torch.enable_grad():
+            x = inputs.detach().to(device=device, dtype=inventory.dtype)
+            if x.is_inference():
+                x = x.clone()
+            yield _Run(module, pair, x, options, options.labels or labels_of(module), device)
+    except BaseException:
+        layers.forget(module)  # and look closely again the next time
+        raise
 
 
 def _check_inputs(inputs: Tensor) -> None:
     if inputs.shape[0] == 0:
         raise ModelError("there are no images: the batch is empty")
-    # NaN and infinity survive a sum, which is cheaper than a mask; only a sum that overflowed needs the mask.
-    if not math.isfinite(float(inputs.sum(dtype=torch.float32))) and not bool(inputs.isfinite().all()):
-        raise NonFiniteError(f"the model input of shape {tuple(inputs.shape)} has values that are NaN or infinite")
 
 
 def _container(pair: Pair, options: Options) -> nn.Module:
@@ -215,20 +225,21 @@ def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
                 f"the features of the pair (features, head) have no spatial grid: their shape is "
                 f"{tuple(tail.leaf.shape)} for an input of {size[0]}×{size[1]} pixels; cut before pooling"
             )
-        score, facts = scores_of_batch(tail.output, classes, run.labels)
-        return _Captured(tail, "features", views[0], gradient(score, tail, "features"), facts)
+        scores = scores_of_batch(tail.output, classes, run.labels)
+        found = gradient(scores.root, tail, "features", scores.weights)
+        return _Captured(tail, "features", views[0], found, scores.facts)
 
     def depends(tail: Tail, name: str) -> bool:
         # Layers are tried on the first image alone.
-        return _depends(tail, name, scores_of_batch(tail.output, classes[:1], run.labels)[0])
+        return _depends(tail, name, scores_of_batch(tail.output, classes[:1], run.labels))
 
     layer = run.options.layer
     run_engine = run_hooked if run.options.engine == "hooks" else run_split
     target = layers.target_of(run.module, run.inputs, layer, depends)
     tail = run_engine(run.module, target.name, target.module, run.inputs)
-    score, facts = scores_of_batch(tail.output, classes, run.labels)
+    scores = scores_of_batch(tail.output, classes, run.labels)
     try:
-        found = gradient(score, tail, target.name)
+        found = gradient(scores.root, tail, target.name, scores.weights)
     except TargetLayerError:
         if layer is not None:
             raise
@@ -236,24 +247,24 @@ def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
         layers.forget(run.module)
         target = layers.target_of(run.module, run.inputs, layer, depends)
         tail = run_engine(run.module, target.name, target.module, run.inputs)
-        score, facts = scores_of_batch(tail.output, classes, run.labels)
-        found = gradient(score, tail, target.name)
+        scores = scores_of_batch(tail.output, classes, run.labels)
+        found = gradient(scores.root, tail, target.name, scores.weights)
     if target.view.prefix and not bool(target.view(found).any()) and bool(found.any()):
         raise TargetLayerError(
-            f"the score does not depend on the cells of layer {target.name!r} ({target.view}): all of its gradient is in "
-            "the prefix tokens, as after a class-token readout; name an earlier layer"
+            f"the score does not depend on the cells of layer {target.name!r} ({target.view}): all of its gradient is "
+            "in the prefix tokens, as after a class-token readout; name an earlier layer"
         )
-    return _Captured(tail, target.name, target.view, found, facts)
+    return _Captured(tail, target.name, target.view, found, scores.facts)
 
 
-def _depends(tail: Tail, name: str, score: Tensor) -> bool:
+def _depends(tail: Tail, name: str, scores: Scores) -> bool:
     try:
-        if bool(gradient(score, tail, name).any()):
+        if bool(gradient(scores.root, tail, name, scores.weights).any()):
             return True
         # The gradient of one class may be zero for good (a zero row of weights): that is a finding, not a wrong layer.
         logits = logits_of(tail.output)
         weights = torch.linspace(0.5, 1.5, logits.shape[1], dtype=logits.dtype, device=logits.device)
-        return bool(gradient((logits * weights).sum(), tail, name).any())
+        return bool(gradient(logits, tail, name, weights.expand_as(logits)).any())
     except (TargetLayerError, ClassError):
         return False
 

@@ -82,6 +82,11 @@ def target_of(
     return target
 
 
+def is_known(module: nn.Module) -> bool:
+    """Whether a target layer was found in this model before: then its forward was also seen to behave."""
+    return bool(_found.get(module))
+
+
 def forget(module: nn.Module) -> None:
     """Drop what was found for this model, so that the next call searches again."""
     _found.pop(module, None)
@@ -170,6 +175,8 @@ def _find(
         if record.calls > 1:
             nearest.append((record.name, str(view), f"called {record.calls} times in a forward"))
         elif view.kind != "nchw":
+            if record.name.count(".") > 1:
+                continue  # inside a block: a person names the block
             # What lies before it may be a grid of channels, a patch embedding say, and would give a plausible picture
             # of nothing: so nothing before it is taken.
             nearest.append((record.name, str(view), "not a convolutional grid; pass its name to read it as this"))

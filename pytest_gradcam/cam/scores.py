@@ -32,12 +32,26 @@ class Fact:
     predicted_probability: float | None
 
 
-def scores_of_batch(
-    output: Any, classes: Sequence[ClassLike], labels: Sequence[str] | None
-) -> tuple[Tensor, list[Fact]]:
-    """The sum of the images' scores, differentiable, and the facts of each.
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """The sum of the images' scores, to be differentiated, and the facts of each.
 
     In eval mode no image's score depends on another image, so the gradient of the sum holds every image's own.
+
+    Attributes:
+        root: the sum itself, or logits (N, K).
+        weights: where `root` are logits, the one-hot rows whose product with them the sum is; else None. Autograd takes
+            them as they are, which spares it the indexing.
+        facts: one for each image.
+    """
+
+    root: Tensor
+    weights: Tensor | None
+    facts: list[Fact]
+
+
+def scores_of_batch(output: Any, classes: Sequence[ClassLike], labels: Sequence[str] | None) -> Scores:
+    """The scores of a batch's images.
 
     Args:
         output: the model's output for N images.
@@ -50,7 +64,9 @@ def scores_of_batch(
     """
     if all(callable(cls) for cls in classes):
         scores = [call_score(cls, _image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)]
-        return torch.stack(scores).sum(), [Fact(float(s), None, None, None, None) for s in scores]
+        return Scores(
+            torch.stack(scores).sum(), None, [Fact(float(s.detach()), None, None, None, None) for s in scores]
+        )
     logits = logits_of(output)
     rows = checked_rows(logits, len(classes))
     check_labels(labels, logits.shape[1])
@@ -59,10 +75,15 @@ def scores_of_batch(
         for cls, best in zip(classes, rows.argmax(axis=1), strict=True)
     ]
     own = {i: call_score(cls, _image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)}
-    places = [i for i, cls in enumerate(asked) if cls is not None]
-    total = sum(own.values(), logits[places, [cls for cls in asked if cls is not None]].sum())
-    values = [float(own[i]) if cls is None else float(rows[i, cls]) for i, cls in enumerate(asked)]
-    return total, facts_of(values, asked, rows)
+    weights = torch.zeros_like(logits)
+    for i, index in enumerate(asked):
+        if index is not None:
+            weights[i, index] = 1
+    values = [float(own[i].detach()) if index is None else float(rows[i, index]) for i, index in enumerate(asked)]
+    facts = facts_of(values, asked, rows)
+    if own:
+        return Scores(sum(own.values(), (logits * weights).sum()), None, facts)
+    return Scores(logits, weights, facts)
 
 
 def classes_of(output: Any, classes: Sequence[ClassLike] | None, labels: Sequence[str] | None) -> list[int | Score]:
@@ -136,7 +157,7 @@ def call_score(score: Score, output: Any) -> Tensor:
         raise ClassError(f"the cls callable returned {seen}: it must return a scalar tensor made from the output")
     value = value.reshape(())
     if not bool(torch.isfinite(value)):
-        raise NonFiniteError(f"the cls callable returned {float(value)}: the score must be finite")
+        raise NonFiniteError(f"the cls callable returned {float(value.detach())}: the score must be finite")
     return value
 
 

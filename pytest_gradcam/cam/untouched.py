@@ -1,0 +1,213 @@
+"""Leaving a model untouched: its parts in one walk, eval mode and a device for a while, and everything put back.
+
+This runs around every map, so it asks each question of each part once: torch's own iterators walk the tree anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors
+
+from pytest_gradcam.cam.randomness import RandomStates
+from pytest_gradcam.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inventory:
+    """A module's parts.
+
+    Attributes:
+        module: the model.
+        modules: it and all modules in it, each once.
+        parameters: all parameters, each once.
+        tables: the buffer tables of the modules that have buffers.
+        buffers: all buffers, each once.
+        places: the devices of parameters and buffers.
+    """
+
+    module: nn.Module
+    modules: list[nn.Module]
+    parameters: list[nn.Parameter]
+    tables: list[dict[str, Tensor | None]]
+    buffers: list[Tensor]
+    places: list[torch.device]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Inventory:
+        """Collect.
+
+        Raises:
+            ModelError: parameters that have no values.
+        """
+        modules: list[nn.Module] = []
+        parameters: dict[int, nn.Parameter] = {}
+        buffers: dict[int, Tensor] = {}
+        tables: list[dict[str, Tensor | None]] = []
+        seen: set[int] = set()
+        ahead = [module]
+        while ahead:
+            m = ahead.pop()
+            if m is None or id(m) in seen:
+                continue
+            seen.add(id(m))
+            modules.append(m)
+            for p in m._parameters.values():
+                if p is not None:
+                    parameters[id(p)] = p
+            if m._buffers:
+                tables.append(m._buffers)
+                for b in m._buffers.values():
+                    if b is not None:
+                        buffers[id(b)] = b
+            ahead.extend(m._modules.values())  # type: ignore[arg-type]  # a child may be None: skipped above
+        places = list({t.device for t in (*parameters.values(), *buffers.values())})
+        if any(place.type == "meta" for place in places):
+            raise ModelError("the model is on the meta device: its parameters have no values; load its weights first")
+        return cls(module, modules, list(parameters.values()), tables, list(buffers.values()), places)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating dtype that the model takes: that of a floating parameter, float32 where it has none."""
+        return next((p.dtype for p in self.parameters if p.is_floating_point()), torch.float32)
+
+
+@contextmanager
+def untouched(inventory: Inventory, device: torch.device, *, known: bool) -> Iterator[None]:
+    """Run the body with the model in eval mode on `device`, without autograd; put back everything, also on an error.
+
+    Put back are each module's `training`, buffers, parameters' storage, `requires_grad` and `.grad`, the RNG states,
+    grad mode, inference mode and the autocast cache.
+
+    Args:
+        inventory: the model's parts.
+        device: where to run.
+        known: whether the model was run here before. A forward that writes to its parameters or draws from numpy's or
+            Python's generator is refused then, and is not looked for again at every map.
+
+    Raises:
+        ModelError: the forward drew random numbers, or changed a parameter in place.
+    """
+    training = [m.training for m in inventory.modules]
+    # nn.Module.compile() replaces the call, and hooks set after compiling would not be seen by it.
+    compiled = [(m, m._compiled_call_impl) for m in inventory.modules if m._compiled_call_impl is not None]
+    states = RandomStates(device, torch_only=known)
+    caching = torch.is_autocast_cache_enabled()
+    with torch.inference_mode(False), torch.no_grad():
+        parameters = None if known else _Parameters(inventory)
+        buffers = _Buffers(inventory)
+        try:
+            for m in inventory.modules:
+                # `train()` may be overridden with side effects (merging adapters, say); the flag alone has none.
+                m.__dict__["training"] = False
+            for m, _ in compiled:
+                m._compiled_call_impl = None
+            # Weights cast under no_grad would stay in autocast's cache, and the user's next training step in the same
+            # autocast region would find them there without a graph.
+            torch.set_autocast_cache_enabled(False)
+            with _moved(inventory, device):
+                yield
+        finally:
+            torch.set_autocast_cache_enabled(caching)
+            for m, was in zip(inventory.modules, training, strict=True):
+                m.__dict__["training"] = was
+            for m, call in compiled:
+                m._compiled_call_impl = call
+            written = None if parameters is None else parameters.restore()
+            buffers.restore()
+            drawn = states.restore()
+    kind = type(inventory.module).__name__
+    if written is not None:
+        name = next((name for name, p in inventory.module.named_parameters() if p is written), "?")
+        raise ModelError(
+            f"the forward of {kind} changes its own parameter {name!r} in eval mode: what it computes depends on how "
+            "often it was called, so no map of it can be trusted"
+        )
+    if drawn:
+        raise ModelError(
+            f"{kind} draws random numbers ({', '.join(drawn)}) in eval mode: two maps of one image would differ. Look "
+            "for dropout or noise that does not ask for self.training"
+        )
+
+
+class _Parameters:
+    """The parameters' flags and gradients, to be put back, and marks by which a write to their values is seen."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._held = inventory.parameters
+        try:
+            self._before = [(p.requires_grad, p._version, p.data_ptr(), p.grad) for p in self._held]
+        except RuntimeError as error:  # inference tensors keep no version
+            raise ModelError(
+                "the model's parameters were made inside torch.inference_mode, and nothing can be differentiated "
+                "through them: build or load the model outside of it"
+            ) from error
+
+    def restore(self) -> nn.Parameter | None:
+        """Put back flags and gradients; returns a parameter that was written to, if there is one."""
+        written = None
+        for p, (requires_grad, version, address, grad) in zip(self._held, self._before, strict=True):
+            if p.grad is not grad:
+                p.grad = grad
+            if p.requires_grad != requires_grad:
+                p.requires_grad_(requires_grad)
+            if p._version != version or p.data_ptr() != address:
+                written = p
+        return written
+
+
+class _Buffers:
+    """The buffers of all modules, to be put back: which tensors they were, and their values."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._tables = [(table, tuple(table.items())) for table in inventory.tables]
+        by_kind: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        for buffer in inventory.buffers:
+            by_kind.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+        # One flat copy for each kind: a model has hundreds of small buffers, and a copy of each would take longer.
+        self._values = [(tensors, _flat(tensors)) for tensors in by_kind.values()]
+
+    def restore(self) -> None:
+        for table, before in self._tables:
+            if len(table) != len(before) or any(table.get(name) is not tensor for name, tensor in before):
+                table.clear()
+                table.update(before)
+        for tensors, flat in self._values:
+            if torch.equal(_flat(tensors), flat):
+                continue
+            for tensor, value in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+                # Only what changed is written: a write would invalidate graphs that the user holds through this buffer.
+                if not torch.equal(tensor.reshape(-1), value):
+                    tensor.copy_(value.view(tensor.shape))
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    # torch's own routine for buckets of gradients; of one tensor it may return a view.
+    flat: Tensor = tensors[0].flatten().clone() if len(tensors) == 1 else _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
+    return flat
+
+
+@contextmanager
+def _moved(inventory: Inventory, device: torch.device) -> Iterator[None]:
+    """The model's tensors on `device`; afterwards each is the tensor that it was, storage and all."""
+    if all(place == device for place in inventory.places) or len({p.device for p in inventory.parameters}) > 1:
+        yield
+        return
+    data = [p.data for p in inventory.parameters]
+    before = [dict(table) for table in inventory.tables]
+    try:
+        for p in inventory.parameters:
+            p.data = p.data.to(device)
+        moved = {id(b): b.to(device) for b in inventory.buffers}
+        for table in inventory.tables:
+            table.update({name: None if b is None else moved[id(b)] for name, b in table.items()})
+        yield
+    finally:
+        for p, was in zip(inventory.parameters, data, strict=True):
+            p.data = was
+        for table, held in zip(inventory.tables, before, strict=True):
+            table.update(held)

@@ -1,0 +1,307 @@
+"""Images as a user gives them: loaded into upright RGB, made into model input, with what the model saw of them.
+
+The transform is chosen and called in `transforms`, and followed in `probes`; this module knows files, PIL, arrays and
+tensors, and carries a region from the image frame into the input frame.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pytest_gradcam.errors import ImageError, ImageTypeError, NonFiniteError, RegionError, TransformError
+from pytest_gradcam.probes import Probe, carry, probe
+from pytest_gradcam.regions import Region
+from pytest_gradcam.transforms import Transform, declared_config, declared_transform, model_input, name
+
+_KINDS = (
+    "an image is a path, a PIL.Image, a uint8 array (H, W, 3) or (H, W), or a float tensor (C, H, W) that already is "
+    "model input"
+)
+_LEAST_CARRIED = 0.5  # pixels of the input frame
+_DECLARED_SLACK = 0.05  # how far un-normalised values may leave [0, 1], as resizing in floats overshoots
+
+_EIGHT_BITS = "scale it to 0..255 yourself and pass a uint8 array"
+_UNSERVED_MODES = {
+    "I": f"32-bit integers: {_EIGHT_BITS}",
+    "F": f"floats: {_EIGHT_BITS}",
+    "LAB": "L*a*b* colours: convert it to RGB with PIL.ImageCms",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """An image made ready for a model.
+
+    Attributes:
+        tensor: (1, C, H, W), floating and finite: model input, where the transform left it or as the user gave it.
+        seen: uint8 (H, W, 3) RGB, what the model saw, in the input frame.
+        frame: (height, width) of the image frame.
+        transform: from the image frame to the input frame; None where the image was a tensor and the frames are one.
+        probe: how the transform answers black and white pictures of this size; None where it could not be told.
+    """
+
+    tensor: torch.Tensor
+    seen: npt.NDArray[np.uint8]
+    frame: tuple[int, int]
+    transform: Transform | None
+    probe: Probe | None = None
+
+
+def prepare(image: object, *, model: object = None, transform: Transform | None = None) -> Prepared:
+    """An image made into model input.
+
+    Args:
+        image: path, `PIL.Image` or uint8 array (H, W, 3) or (H, W), which the transform gets as an upright RGB
+            `PIL.Image`; or a float tensor (C, H, W) or (1, C, H, W) that already is model input.
+        model: asked for the transform it declares (timm's `pretrained_cfg`) where none is given.
+        transform: callable from a `PIL.Image` to a tensor (C, H, W) or (1, C, H, W).
+
+    Raises:
+        ImageError: the image cannot be read, has transparency, or is of a kind that is not served.
+        TransformError: the transform is missing, random, given for a tensor, or does not give model input.
+        NonFiniteError: NaN or infinity in a tensor.
+    """
+    if transform is not None and not callable(transform):
+        raise TransformError(
+            f"the transform is {_shown(transform)}: it must be a callable from a PIL image to a tensor, or None for "
+            "the one that the model declares"
+        )
+    if isinstance(image, torch.Tensor):
+        if transform is not None:
+            raise TransformError(
+                f"the image is a tensor of shape {tuple(image.shape)}, which is model input already, and the transform "
+                f"{name(transform)} was given with it: pass the picture (path, PIL image or uint8 array) with the "
+                "transform, or the tensor without"
+            )
+        tensor = _model_input(image)
+        return Prepared(tensor, _seen_of_tensor(tensor[0], model), (tensor.shape[2], tensor.shape[3]), None)
+    rgb = load(image)
+    chosen = declared_transform(model) if transform is None else transform
+    tensor = model_input(chosen, Image.fromarray(rgb))
+    height, width = rgb.shape[:2]
+    try:
+        between = probe(chosen, height, width)
+    except Exception:  # a map needs no probe; `carry_region`, which does, tries again and lets the error out
+        return Prepared(tensor[None], _seen_of_tensor(tensor, None), (height, width), chosen)
+    shown = between.quotient(tensor.cpu().double().numpy()) if between.black.shape == tensor.shape else None
+    seen = _seen_of_tensor(tensor, None) if shown is None else _rgb(shown)
+    return Prepared(tensor[None], seen, (height, width), chosen, between)
+
+
+def carry_region(region: Region, prepared: Prepared) -> npt.NDArray[np.float32]:
+    """The region in the input frame, float32 (H, W) in [0, 1]: the share of each pixel that it covers.
+
+    Args:
+        region: in pixels of the image frame.
+        prepared: what `prepare` made of the image.
+
+    Raises:
+        RegionError: the region does not fit the image, or the transform crops it away.
+        TransformError: what the transform makes of a pixel depends on the rest of the picture.
+    """
+    height, width = prepared.frame
+    coverage = region.rasterise(height, width)
+    if prepared.transform is None:
+        return coverage
+    carried = carry(prepared.transform, coverage, prepared.probe)
+    left = float(carried.sum())
+    if left < _LEAST_CARRIED:
+        rows, columns = carried.shape
+        raise RegionError(
+            f"{region} is cropped away: the transform {name(prepared.transform)} leaves {left:.2g} pixels of it in the "
+            f"{columns}×{rows} that the model sees of the {width}×{height} image. Use a region that the model sees, or "
+            "a transform that does not crop it away or shrink it to nothing"
+        )
+    return carried
+
+
+def load(image: object) -> npt.NDArray[np.uint8]:
+    """A picture as uint8 (H, W, 3) RGB, upright by its EXIF orientation.
+
+    Args:
+        image: path, `PIL.Image`, or uint8 array (H, W, 3) or (H, W). Of an animation, the current frame.
+
+    Raises:
+        ImageError: unreadable, empty, transparent, or of a mode, shape or dtype that is not served.
+        ImageTypeError: of another type.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return _from_file(os.fsdecode(image))
+    if isinstance(image, Image.Image):
+        return _from_pil(image, _called(image))
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    hint = ""
+    if isinstance(image, (list, tuple)):
+        hint = "; many images go to explain_batch"
+    elif isinstance(image, (bytes, bytearray)):
+        hint = "; the bytes of a file are opened with PIL.Image.open(io.BytesIO(data))"
+    raise ImageTypeError(f"{_shown(image)} is no image: {_KINDS}{hint}")
+
+
+def _from_file(path: str) -> npt.NDArray[np.uint8]:
+    if os.path.isdir(path):
+        raise ImageError(f"the image {path!r} is a directory: pass the path of one picture in it")
+    if not os.path.exists(path):
+        where = "" if os.path.isabs(path) else f" in {os.getcwd()}"
+        raise ImageError(f"there is no file {path!r}{where}: pass the path of a picture, absolute or from there")
+    try:
+        picture = Image.open(path)
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"the image {path!r} is in no format that PIL can read: pass a PNG, JPEG or the like"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(_bomb(f"the image {path!r}", error)) from None
+    except Exception as error:  # only PIL is at work here, and broken files make it raise a dozen kinds
+        raise ImageError(
+            f"the image {path!r} cannot be opened: {error}. Is it a whole and readable picture?"
+        ) from error
+    with picture:
+        return _from_pil(picture, f"the image {path!r}")
+
+
+def _from_pil(picture: Image.Image, shown: str) -> npt.NDArray[np.uint8]:
+    if 0 in picture.size:
+        raise ImageError(f"{shown} is {picture.width} wide and {picture.height} high: pass one that has pixels")
+    mode = picture.mode
+    unserved = f"16-bit grey: {_EIGHT_BITS}" if mode.startswith("I;16") else _UNSERVED_MODES.get(mode)
+    if unserved is not None:
+        raise ImageError(f"{shown} has mode {mode}, {unserved}")
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.has_transparency_data:
+            if upright.mode == "La":  # the one such mode that PIL does not turn into RGBA in one step
+                upright = upright.convert("LA")
+            upright = upright.convert("RGBA")
+            faintest = upright.getchannel("A").getextrema()[0]
+        else:
+            faintest = 255
+        rgb = np.array(upright.convert("RGB"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(_bomb(shown, error)) from None
+    except Exception as error:  # only PIL is at work here, and broken files make it raise a dozen kinds
+        raise ImageError(f"{shown} cannot be decoded: {error}. Is it whole, and still open?") from error
+    if faintest != 255:
+        raise ImageError(
+            f"{shown} has transparency (mode {mode}, alpha down to {faintest} of 255), and a model sees none: flatten "
+            "it onto a background, for example with Image.alpha_composite, and pass the RGB picture"
+        )
+    return rgb
+
+
+def _from_array(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    seen = f"an array of shape {array.shape} and dtype {array.dtype}"
+    if array.size == 0:
+        raise ImageError(f"{seen} has no pixels: {_KINDS}")
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        raise ImageError(f"{seen} is no image: arrays are uint8 (H, W, 3) or (H, W); {_shape_mend(array)}")
+    if array.dtype != np.uint8:
+        raise ImageTypeError(f"{seen} is no image: arrays are uint8 (H, W, 3) or (H, W); {_dtype_mend(array)}")
+    plane = np.asarray(array, dtype=np.uint8)
+    return np.repeat(plane[..., None], 3, axis=2) if plane.ndim == 2 else np.array(plane, order="C")
+
+
+def _shape_mend(array: npt.NDArray[np.generic]) -> str:
+    if array.ndim == 3 and array.shape[2] == 1:
+        return "pass image[..., 0]"
+    if array.ndim == 3 and array.shape[2] == 4:
+        return "flatten its alpha channel onto a background, or pass image[..., :3] if that is opaque"
+    if array.ndim == 3 and array.shape[0] in (1, 3):
+        return "pass image.transpose(1, 2, 0)" if array.shape[0] == 3 else "pass image[0]"
+    return "pass one picture, image[0]; many go to explain_batch" if array.ndim == 4 else "pass one picture"
+
+
+def _dtype_mend(array: npt.NDArray[np.generic]) -> str:
+    if array.dtype.kind == "f":
+        return (
+            "pass (image * 255).round().astype(np.uint8) if it is in 0..1, or torch.from_numpy of a (C, H, W) array if "
+            "it is model input"
+        )
+    if array.dtype == bool:
+        return "pass image.astype(np.uint8) * 255"
+    if array.dtype == np.uint16:
+        return "pass (image // 257).astype(np.uint8) if it uses all 16 bits"
+    return "pass image.astype(np.uint8) if it is in 0..255"
+
+
+def _model_input(image: torch.Tensor) -> torch.Tensor:
+    """A user's tensor, (1, C, H, W), checked, and no longer sharing memory with the user's."""
+    shape = tuple(image.shape)
+    seen = f"a tensor of shape {shape} and dtype {str(image.dtype).removeprefix('torch.')}"
+    wanted = "model input is a float tensor (C, H, W) or (1, C, H, W)"
+    if not image.is_floating_point():
+        raise ImageTypeError(
+            f"{seen} is no model input: {wanted}; pass a picture of bytes as an array, image.permute(1, 2, 0).numpy(), "
+            "and it goes through the transform"
+        )
+    if image.layout != torch.strided or image.is_meta:
+        kind = "without data (meta)" if image.is_meta else f"of layout {str(image.layout).removeprefix('torch.')}"
+        raise ImageTypeError(f"{seen} is {kind}: {wanted}, dense and with values; pass image.to_dense() or real data")
+    if image.ndim == 2:
+        raise ImageError(f"{seen} has no channels: {wanted}; pass image[None]")
+    if image.ndim == 4 and image.shape[0] > 1:
+        raise ImageError(f"{seen} holds {shape[0]} images: {wanted}; pass image[0], or all of them to explain_batch")
+    if image.ndim not in (3, 4):
+        raise ImageError(f"{seen} has {image.ndim} dimensions: {wanted}")
+    if image.numel() == 0:
+        raise ImageError(f"{seen} has no pixels: {wanted}, none of them 0")
+    if shape[-1] == 3 and min(shape[-3:-1]) >= 16:
+        raise ImageError(f"{seen} has its channels last: {wanted}; pass image.permute(2, 0, 1)")
+    with torch.inference_mode(False):  # a clone made here can be differentiated through, wherever we were called
+        tensor = image.detach().as_subclass(torch.Tensor).clone()
+    tensor = tensor if tensor.ndim == 4 else tensor[None]
+    _refuse_non_finite(tensor, seen)
+    return tensor
+
+
+def _refuse_non_finite(tensor: torch.Tensor, seen: str) -> None:
+    odd = ~torch.isfinite(tensor)
+    if odd.any():
+        _, channel, row, column = odd.nonzero()[0].tolist()
+        raise NonFiniteError(
+            f"{seen} is not finite in {int(odd.sum())} of its {tensor.numel()} values, the first "
+            f"{float(tensor[0, channel, row, column])} at channel {channel}, row {row}, column {column}: look for a "
+            "division by zero or an overflow in what made it"
+        )
+
+
+def _seen_of_tensor(tensor: torch.Tensor, model: object) -> npt.NDArray[np.uint8]:
+    """What a model input (C, H, W) looks like, by the model's mean and std where it declares them and they fit."""
+    values = tensor.cpu().double().numpy()
+    config = declared_config(model)
+    if config is not None and len(config["mean"]) == len(config["std"]) == len(values):
+        natural = values * np.array(config["std"])[:, None, None] + np.array(config["mean"])[:, None, None]
+        if natural.min() >= -_DECLARED_SLACK and natural.max() <= 1.0 + _DECLARED_SLACK:
+            return _rgb(natural)
+    lowest, highest = values.min(), values.max()
+    if lowest < 0.0 or highest > 1.0:
+        values = (values - lowest) / (highest - lowest) if highest > lowest else np.full_like(values, 0.5)
+    return _rgb(values)
+
+
+def _rgb(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Values (C, H, W) in [0, 1] as a picture (H, W, 3): three channels as they are, else their mean as grey."""
+    planes = values if len(values) == 3 else np.repeat(values.mean(axis=0, keepdims=True), 3, axis=0)
+    return np.ascontiguousarray(np.rint(np.clip(planes, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(1, 2, 0))
+
+
+def _bomb(shown: str, error: Exception) -> str:
+    reason = str(error).rstrip(".")
+    return f"{shown} is too large to be opened safely: {reason}. If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
+
+
+def _called(picture: Image.Image) -> str:
+    file = getattr(picture, "filename", "")
+    return f"the PIL image {file!r}" if file else f"the PIL image of {picture.width}×{picture.height} pixels"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else f'{text[:57]}…'} of type {type(value).__name__}"

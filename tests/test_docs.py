@@ -1,0 +1,99 @@
+"""The README and the documentation tell the truth: their examples run, and what they show is what a person sees."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torchvision  # noqa: F401  # before pytester takes note of what is imported: torch cannot be imported twice
+from PIL import Image
+
+from pytest_gradcam.demo.pictures import held_out
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+MY_PROJECT = """
+import numpy as np
+from PIL import Image
+from pytest_gradcam.demo import models
+
+def load_model():
+    return models.load_model("{name}")
+
+def to_input(path):
+    return models.inputs([np.asarray(Image.open(path))])[0]
+"""
+CONFTEST = """
+import pytest
+from my_project import load_model
+
+@pytest.fixture
+def model():
+    return load_model()
+
+@pytest.fixture
+def torchvision_model():
+    from torchvision.models import resnet18
+    return resnet18(num_classes=2)
+"""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+EXAMPLES = [
+    pytest.param(block, id=f"{page.relative_to(ROOT).as_posix()}-{number}")
+    for page in PAGES
+    for number, block in enumerate(blocks(page, "python"))
+]
+
+
+def a_users_project(pytester: pytest.Pytester, model: str) -> None:
+    pytester.makepyfile(my_project=MY_PROJECT.format(name=model))
+    pytester.makeconftest(CONFTEST)
+    by_name = {picture.name: picture for picture in held_out(8)}
+    for picture, name in (("cat-001", "cat.png"), ("cup-002", "cup.png"), ("astronaut-000", "dog.jpg")):
+        Image.fromarray(by_name[picture].image).save(pytester.path / name)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example_runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, example: str) -> None:
+    """Tests in the pages pass, and scripts in the pages run, in the project of a user whose model is in order."""
+    a_users_project(pytester, "honest")
+    if "def test_" not in example:
+        example = "def test_script():\n" + "".join(f"    {line}\n" for line in example.splitlines())
+    pytester.makepyfile(example)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    outcomes = result.parseoutcomes()
+    assert set(outcomes) == {"passed"}, "\n".join(result.outlines)
+
+
+def test_what_the_readme_shows_is_what_a_person_sees(pytester: pytest.Pytester) -> None:
+    """The failure message in the README is the one of its own test, on the model that learnt the stamp."""
+    a_users_project(pytester, "shortcut")
+    pytester.makepyfile(test_attention=blocks(ROOT / "README.md", "python")[0])
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--color=no")
+    result.assert_outcomes(failed=1)
+    (shown,) = blocks(ROOT / "README.md", "text")
+    seen = [line.rstrip().replace(" pytest_gradcam.errors.", " ") for line in result.outlines]
+    for line in shown.splitlines():
+        assert line.rstrip() in seen
+
+
+def test_ci_runs_the_readmes_commands() -> None:
+    """What CI checks is what a newcomer types."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [part for block in blocks(ROOT / "README.md", "console") for part in block.strip().split(" && ")]
+    assert commands == ["pip install -e .", "gradcam demo", 'pip install -e ".[test]"', "pytest"]
+    for command in commands:
+        words = command.replace("pip install", "pip install --quiet")
+        assert re.search(rf"^.*{re.escape(words)}\)?$", script, flags=re.MULTILINE), command
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
