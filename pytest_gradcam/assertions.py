@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,10 @@ class Gradcam:
         self._record = record
 
     def __repr__(self) -> str:
-        return f"Gradcam({self.settings!r})"
+        settings, plain = self.settings, Settings()
+        names = [field.name for field in fields(Settings)]
+        changed = [name for name in names if getattr(settings, name) != getattr(plain, name)]
+        return f"Gradcam({', '.join(f'{name}={getattr(settings, name)!r}' for name in changed)})"
 
     def explain(self, model: ModelLike, image: object, cls: ClassLike = None, **keywords: Any) -> Explanation:
         """As the function `explain`, with these settings."""

@@ -1,1 +1,278 @@
-"""pytest only: options, ini, marker, fixture, hooks. Every decision lives elsewhere."""
+"""pytest only: options, ini, marker, fixture, hooks. Every decision lives elsewhere.
+
+At import it loads nothing that pytest has not loaded, and a project that does not use the fixture pays for no more.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from _pytest._io import TerminalWriter  # public only as the type of what pytest hands over
+
+    from pytest_gradcam.assertions import Gradcam
+    from pytest_gradcam.settings import Settings
+
+_MARKER = (
+    "gradcam(method, engine, device, layer, metric, threshold, outside_threshold, output_dir, labels, transform): "
+    "settings of the `gradcam` fixture for this test or class, by keyword only; the nearest mark wins, name by name."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What passes between the hooks of one run: what was configured, and the verdicts that are on no report yet."""
+
+    ini: Mapping[str, Any]
+    options: Mapping[str, Any]
+    made: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # records by node id
+
+
+_RUN = pytest.StashKey[_Run]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    from pytest_gradcam.settings import DEVICES, ENGINES, METHODS, METRICS
+
+    # TOML's numbers are numbers; as text a wrong one reaches our own message. Older versions take text only.
+    numbers = str | float if pytest.version_tuple >= (9, 2) else "string"
+    group = parser.getgroup("gradcam", "attention assertions for image models (pytest-gradcam)")
+
+    def add(name: str, metavar: str, text: str, ini_type: Any = "string") -> None:
+        group.addoption(f"--gradcam-{name}", metavar=metavar, help=text)
+        parser.addini(f"gradcam_{name.replace('-', '_')}", text, type=ini_type, default=None)
+
+    add("method", "NAME", f"CAM method: {', '.join(METHODS)}.")
+    add("engine", "NAME", f"How activations and gradients are obtained: {', '.join(ENGINES)}.")
+    add("device", "NAME", f"Where maps are computed: {', '.join(DEVICES)}.")
+    add("layer", "NAME", "Dotted name of the target layer. Default: found and checked.")
+    add("metric", "NAME", f"What is measured and judged: {', '.join(METRICS)}.")
+    add("threshold", "NUMBER", "Least value that attention inside a region needs. Default: the metric's own.", numbers)
+    add("outside-threshold", "NUMBER", "Most that attention outside a region may have. Default: the metric's.", numbers)
+    add("output-dir", "DIR", "Folder of the overlays of failed verdicts, relative to rootdir: gradcam-report.")
+    parser.addini("gradcam_labels", "The model's class names, one a line, in class order.", "linelist", default=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from pytest_gradcam.settings import NAMES
+
+    config.addinivalue_line("markers", _MARKER)
+    ini = {name: _ini_value(config, name) for name in NAMES if name != "transform"}
+    options = {name: config.getoption(f"gradcam_{name}", None) for name in NAMES}
+    config.stash[_RUN] = _Run(
+        ini={name: value for name, value in ini.items() if value not in (None, "", [])},
+        options={name: value for name, value in options.items() if value is not None},
+    )
+    _settings(config, {})  # a wrong value ends the run here, before anything is collected
+    if not hasattr(config, "workerinput"):  # xdist workers show nothing: their reports are shown by the controller
+        config.pluginmanager.register(_Shown(), "gradcam-shown")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gradcam") is None:
+            continue
+        try:
+            _settings_of(item)
+        except pytest.UsageError as error:
+            if not hasattr(config, "workerinput"):
+                raise
+            # Raised in an xdist worker it would be lost, and the run end in an internal error: report it, run nothing.
+            report = pytest.CollectReport(item.nodeid, "failed", longrepr=str(error), result=[])
+            config.hook.pytest_collectreport(report=report)
+            items.clear()
+            return
+
+
+@pytest.fixture
+def gradcam(request: pytest.FixtureRequest) -> Gradcam:
+    """Where a model looks, judged: attention assertions with the settings of this test.
+
+    `gradcam.assert_attention_in_region(model, image, bbox, cls)` fails unless the evidence for the class lies in the
+    box, `gradcam.assert_attention_outside_region(…)` fails if it does, and `gradcam.explain(…)` returns the map alone.
+    """
+    from pytest_gradcam.assertions import Gradcam
+    from pytest_gradcam.report.records import recorder
+
+    config, nodeid = request.config, request.node.nodeid
+    settings = _settings_of(request.node)
+    made = config.stash[_RUN].made
+    record = recorder(
+        nodeid,
+        config.rootpath / settings.output_dir,
+        keep=lambda values: made.setdefault(nodeid, []).append(values),
+        shown=lambda path: _spelt(path, config.invocation_params.dir),
+    )
+    return Gradcam(settings, record=record)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    _hide_our_frames(call)
+    report = yield
+    records = item.config.stash[_RUN].made.pop(item.nodeid, None)
+    if records:
+        # Plain JSON values, so that xdist carries them as they are; reports may hold what they like.
+        report.gradcam = records  # type: ignore[attr-defined]
+        _shorten(report, call)
+    return report
+
+
+class _Shown:
+    """What a person sees of the verdicts: maps in colour where a test failed, and a section at the end of the run."""
+
+    def __init__(self) -> None:
+        self._records: list[dict[str, Any]] = []
+
+    # Last, so that whoever writes a report file, JUnit XML among them, has had pytest's own text.
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        records = getattr(report, "gradcam", [])
+        # A verdict that failed in a test that did not was expected: `pytest.raises`, or `xfail`.
+        self._records += [{**record, "failed": report.failed and not record["passed"]} for record in records]
+        maps = [(record["plain"], record["colour"]) for record in records if record["plain"]]
+        if maps and hasattr(report.longrepr, "toterminal"):
+            report.longrepr = _Coloured(report.longrepr, maps)  # type: ignore[assignment]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+        if not self._records:
+            return
+        from pytest_gradcam.report.lines import in_ascii
+        from pytest_gradcam.report.summary import summary
+
+        title, lines = summary(self._records)
+        spelt = str if _draws(config.get_terminal_writer()) else in_ascii
+        if lines:
+            terminalreporter.write_sep("=", title, bold=True)
+            for line in lines:
+                terminalreporter.write_line(spelt(line))
+        elif config.get_verbosity() > 0:
+            terminalreporter.write_line(title)
+
+
+class _Coloured:
+    """The text of a failure, that shows its maps in colour where the terminal has colours; all else is the original's.
+
+    Whoever asks for the text, for the crash or for the traceback, gets what pytest made.
+    """
+
+    def __init__(self, original: Any, maps: Sequence[tuple[list[str], list[str]]]) -> None:
+        self._original = original
+        self._maps = maps
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        from pytest_gradcam.report.lines import in_ascii, recolour
+
+        written = StringIO()
+        writer = type(tw)(written)
+        writer.hasmarkup, writer.code_highlight, writer.fullwidth = tw.hasmarkup, tw.code_highlight, tw.fullwidth
+        self._original.toterminal(writer)
+        text = written.getvalue()
+        if not _draws(tw):
+            text = in_ascii(text)
+        elif tw.hasmarkup:
+            for plain, coloured in self._maps:
+                text = recolour(text, plain, coloured)
+        for line in text.removesuffix("\n").split("\n"):
+            tw.line(line)
+
+    def __str__(self) -> str:
+        return str(self._original)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked for while a copy is being made, before there is an original
+            raise AttributeError(name)
+        return getattr(self._original, name)
+
+
+def _settings_of(item: pytest.Item) -> Settings:
+    """The settings of one test, its markers included.
+
+    Raises:
+        UsageError: a marker with a value or name that is not served, or with positional arguments.
+    """
+    from pytest_gradcam.settings import NAMES
+
+    keywords: dict[str, Any] = {}
+    for mark in item.iter_markers("gradcam"):  # the nearest first
+        if mark.args:
+            raise pytest.UsageError(
+                f"{item.nodeid}: @pytest.mark.gradcam takes keyword arguments only, and was given "
+                f"{', '.join(map(repr, mark.args))}: known are {', '.join(NAMES)}"
+            )
+        keywords = {**mark.kwargs, **keywords}
+    return _settings(item.config, keywords, f"{item.nodeid}: ")
+
+
+def _settings(config: pytest.Config, marker: Mapping[str, Any], where: str = "") -> Settings:
+    from pytest_gradcam.errors import SettingsError
+    from pytest_gradcam.settings import resolve
+
+    run = config.stash[_RUN]
+    try:
+        return resolve(run.ini, run.options, marker)
+    except SettingsError as error:
+        raise pytest.UsageError(f"{where}{error}") from None
+
+
+def _ini_value(config: pytest.Config, name: str) -> Any:
+    try:
+        return config.getini(f"gradcam_{name}")
+    except (TypeError, ValueError) as error:  # pytest's own complaint about the type of a value
+        raise pytest.UsageError(f"gradcam_{name} in the ini file: {error}") from None
+
+
+def _hide_our_frames(call: pytest.CallInfo[None]) -> None:
+    """Leave what the user wrote in the traceback of an error of ours; `--full-trace` shows every frame."""
+    errors = sys.modules.get("pytest_gradcam.errors")  # not loaded: no error of ours
+    if errors is None or call.excinfo is None or not isinstance(call.excinfo.value, errors.GradcamError):
+        return
+
+    def ours(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+        return isinstance(excinfo.value, errors.GradcamError)
+
+    for name, module in list(sys.modules.items()):
+        # The demo's test file is a user's file that happens to lie here.
+        if name.startswith("pytest_gradcam.") and not name.startswith("pytest_gradcam.demo"):
+            vars(module)["__tracebackhide__"] = ours  # pytest looks for it in a frame's globals too
+
+
+def _shorten(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+    """Leave the first line of a failed verdict where pytest wants one line: short summary, `--tb=line`, JUnit XML.
+
+    Where pytest runs in CI it would print the whole message, map and all, a second time.
+    """
+    from pytest_gradcam.errors import AttentionError
+
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None and call.excinfo is not None and isinstance(call.excinfo.value, AttentionError):
+        crash.message = f"{call.excinfo.typename}: {call.excinfo.value}".partition("\n")[0]
+
+
+def _spelt(path: Path, base: Path) -> str:
+    """The path as seen from `base`, with forward slashes; absolute where it lies far from there."""
+    try:
+        relative = Path(os.path.relpath(path, base))
+    except ValueError:  # another drive
+        return path.as_posix()
+    return (path if relative.parts[:3] == ("..",) * 3 else relative).as_posix()
+
+
+def _draws(tw: TerminalWriter) -> bool:
+    """Whether the stream can be written the characters that maps and bars are made of."""
+    encoding = getattr(getattr(tw, "_file", None), "encoding", None) or "utf-8"
+    try:
+        "│▀░·×".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

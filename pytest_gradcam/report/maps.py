@@ -1,0 +1,161 @@
+"""A map and a region as lines of characters: plain ones for a log, half blocks in colour for a terminal.
+
+Arrays in, lines out. What surrounds the lines, and which of the two a person sees, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pytest_gradcam.cam.heatmap import colourise
+
+COLUMNS: Final = 44
+ROWS: Final = 22  # a taller map would push the first line of the message out of a small terminal
+
+_RAMP: Final = " .:-=+*#%@"
+# Lines that leave a point, as bits: up 1, right 2, down 4, left 8.
+_CORNERS: Final = " ╵╶└╷│┌├╴┘─┴┐┤┬┼"
+_DIMMED: Final = 0.45
+_RESET: Final = "\x1b[0m"
+_CUBE: Final = np.array([0, 95, 135, 175, 215, 255])
+
+
+def plain_map(cam: npt.NDArray[np.float32], mask: npt.NDArray[np.float32], columns: int = COLUMNS) -> list[str]:
+    """The map as a ramp of characters in a frame, with the region outlined in box-drawing characters.
+
+    Args:
+        cam: float32 (H, W) in [0, 1].
+        mask: float32 (H, W) in [0, 1], the region in the input frame.
+        columns: characters inside the frame; fewer where the picture is so high that the map would not fit.
+    """
+    rows, columns = _shape(cam.shape, columns)
+    levels = _heat(cam, rows, columns)
+    ramp = np.array(list(_RAMP))
+    canvas = ramp[np.minimum((levels * len(_RAMP)).astype(int), len(_RAMP) - 1)]
+    lines = _outline_bits(cells(mask, rows - 1, columns - 1))
+    canvas = np.where(lines > 0, np.array(list(_CORNERS))[lines], canvas)
+    return [f"│{''.join(row)}│" for row in canvas]
+
+
+def colour_map(
+    image: npt.NDArray[np.uint8],
+    cam: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.float32],
+    columns: int = COLUMNS,
+    *,
+    truecolor: bool = True,
+) -> list[str]:
+    """The map over the dimmed picture in half blocks, two pixels a character, with the region's outline in white.
+
+    Args:
+        image: uint8 (H, W, 3), what the model saw.
+        cam: float32 (H, W) in [0, 1].
+        mask: float32 (H, W) in [0, 1], the region in the input frame.
+        columns: characters inside the frame; fewer where the picture is so high that the map would not fit.
+        truecolor: whether the terminal knows 24-bit colours; else the nearest of 256 are used.
+    """
+    rows, columns = _shape(cam.shape, columns)
+    height = 2 * rows
+    heat = _heat(cam, height, columns)
+    picture = _resize(image.astype(np.float32), height, columns) * _DIMMED
+    weight = 0.85 * heat[..., None] ** 0.7
+    pixels = (1.0 - weight) * picture + weight * colourise(heat).astype(np.float32)
+    pixels = np.rint(np.clip(pixels, 0.0, 255.0)).astype(np.uint8)
+    pixels[_rim(cells(mask, height, columns))] = 255
+    colours = _rgb(pixels) if truecolor else _indexed(pixels)
+    return [f"│{_half_blocks(*colours[row : row + 2])}│" for row in range(0, height, 2)]
+
+
+def _shape(frame: tuple[int, ...], columns: int) -> tuple[int, int]:
+    """Rows and columns of characters for a picture (H, W): a character is about twice as high as it is wide."""
+    height, width = frame[:2]
+    columns = max(8, min(columns, round(2 * ROWS * width / height)))
+    return max(4, min(ROWS, round(columns * height / width / 2))), columns
+
+
+def _resize(array: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.float32]:
+    """Mean over the area of each cell, (H, W) or (H, W, 3) → (rows, columns) or (rows, columns, 3)."""
+    return np.asarray(cv2.resize(array, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def _heat(cam: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.float32]:
+    """The map on character cells, its hottest cell at 1 again: averaging takes the tip off a small peak."""
+    heat = np.clip(_resize(cam, rows, columns), 0.0, 1.0)
+    top = float(heat.max())
+    return heat / np.float32(top) if top > 0.0 else heat
+
+
+def cells(mask: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+    """The cells that belong to the region, (rows, columns): their centre is in it, or they stand for a smaller part.
+
+    A part of the region that holds no cell's centre is shown by the cells that it covers most: it must be seen.
+    Centres, not coverage, decide for the rest: a box must come out as a box, its corners too.
+    """
+    height, width = mask.shape
+    cover = _resize(mask, rows, columns)
+    centres = np.ix_(
+        (2 * np.arange(rows) + 1) * height // (2 * rows), (2 * np.arange(columns) + 1) * width // (2 * columns)
+    )
+    shown_cells = mask[centres] >= 0.5
+    _, labels = cv2.connectedComponents((mask > 0.0).astype(np.uint8), connectivity=8)
+    y, x = np.nonzero(labels)
+    part = labels[y, x]
+    row = (2 * y + 1) * rows // (2 * height)
+    column = (2 * x + 1) * columns // (2 * width)
+    seen = np.zeros(int(labels.max()) + 1, dtype=bool)
+    seen[part[shown_cells[row, column]]] = True
+    most = np.zeros(len(seen), dtype=np.float32)
+    np.maximum.at(most, np.asarray(part, dtype=np.intp), cover[row, column])
+    shown = ~seen[part] & (cover[row, column] >= 0.5 * most[part])
+    shown_cells[row[shown], column[shown]] = True
+    return shown_cells
+
+
+def _outline_bits(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Which of up, right, down, left a line goes from each corner of the cells, (r, c) → (r + 1, c + 1) bits.
+
+    A line runs wherever two neighbouring cells differ, so it is closed for a region of any shape.
+    """
+    padded = np.pad(cells, 1)
+    north_west, north_east = padded[:-1, :-1], padded[:-1, 1:]
+    south_west, south_east = padded[1:, :-1], padded[1:, 1:]
+    up, down = north_west ^ north_east, south_west ^ south_east
+    left, right = north_west ^ south_west, north_east ^ south_east
+    return np.asarray(up * 1 + right * 2 + down * 4 + left * 8, dtype=np.intp)
+
+
+def _rim(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The cells of the region that touch what is not the region, the picture's edge included."""
+    padded = np.pad(cells, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return cells & ~inside
+
+
+def _half_blocks(upper: list[str], lower: list[str]) -> str:
+    """One line of `▀`, its upper halves in the colours `upper` and its lower halves in the colours `lower`."""
+    text, last = "", ""
+    for top, bottom in zip(upper, lower, strict=True):
+        code = f"\x1b[38;{top};48;{bottom}m"
+        text += ("" if code == last else code) + "▀"
+        last = code
+    return text + _RESET
+
+
+def _rgb(pixels: npt.NDArray[np.uint8]) -> list[list[str]]:
+    """Terminal codes of the colours, (rows, columns, 3) → rows of columns."""
+    return [[f"2;{red};{green};{blue}" for red, green, blue in row] for row in pixels.tolist()]
+
+
+def _indexed(pixels: npt.NDArray[np.uint8]) -> list[list[str]]:
+    """As `_rgb`, in the nearest of the 256 colours of xterm: a cube of 6×6×6, then a ramp of 24 greys."""
+    wanted = pixels.astype(int)
+    cube = np.abs(wanted[..., None] - _CUBE).argmin(axis=-1)
+    grey = np.clip(np.rint((wanted.mean(axis=-1) - 8.0) / 10.0), 0, 23).astype(int)
+    from_cube = np.square(_CUBE[cube] - wanted).sum(axis=-1)
+    from_grey = np.square(8 + 10 * grey[..., None] - wanted).sum(axis=-1)
+    indices = np.where(from_grey < from_cube, 232 + grey, 16 + cube @ (36, 6, 1))
+    return [[f"5;{index}" for index in row] for row in indices.tolist()]

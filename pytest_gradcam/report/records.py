@@ -1,0 +1,83 @@
+"""A verdict as a record: plain JSON values that ride on a test report, and its overlay on the disk."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_gradcam.report.maps import colour_map, plain_map
+from pytest_gradcam.report.names import artifact_name
+from pytest_gradcam.report.overlay import save_overlay
+from pytest_gradcam.verdicts import Verdict
+
+
+def recorder(
+    nodeid: str, folder: Path, keep: Callable[[dict[str, Any]], None], shown: Callable[[Path], str]
+) -> Callable[[Verdict], str | None]:
+    """What a `Gradcam` calls with every verdict of one test: it keeps a record, and draws the verdicts that failed.
+
+    The overlays that an earlier run left for this test are removed: a picture that is there belongs to this run.
+
+    Args:
+        nodeid: pytest's id of the test.
+        folder: where overlays are written.
+        keep: is given the record of each verdict.
+        shown: how a path is spelt for a person.
+
+    Returns:
+        A function of a verdict; it returns where the overlay was written, or why it was not, and None for a verdict
+        that passed. It raises nothing: a disk that is full must not hide what the model did.
+    """
+    _remove_overlays(nodeid, folder)
+    free = _overlays(nodeid, folder)
+
+    def record(verdict: Verdict) -> str | None:
+        values = {**to_record(verdict, nodeid), "folder": shown(folder), "overlay": None}
+        keep(values)
+        if verdict.passed:
+            return None
+        path = next(free)
+        try:
+            save_overlay(verdict, path)
+        except OSError as error:
+            return f"not written: {error.strerror or error} ({shown(path)})"
+        values["overlay"] = shown(path)
+        return shown(path)
+
+    return record
+
+
+def to_record(verdict: Verdict, nodeid: str) -> dict[str, Any]:
+    """The verdict as plain JSON values; one that failed brings its map, in plain characters and in colour."""
+    values: dict[str, Any] = {**verdict.to_json(), "nodeid": nodeid, "plain": [], "colour": []}
+    if not verdict.passed:
+        explanation = verdict.explanation
+        truecolor = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
+        values["plain"] = plain_map(explanation.cam, verdict.mask)
+        values["colour"] = colour_map(explanation.image, explanation.cam, verdict.mask, truecolor=truecolor)
+    # A numpy scalar would not cross from an xdist worker.
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=_plain))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _overlays(nodeid: str, folder: Path) -> Iterator[Path]:
+    """Paths of the overlays of a test: the first has its name, the next ones end in -2, -3 and so on."""
+    stem = artifact_name(nodeid)
+    for number in itertools.count(1):
+        yield folder / f"{stem}{'' if number == 1 else f'-{number}'}.png"
+
+
+def _remove_overlays(nodeid: str, folder: Path) -> None:
+    for path in _overlays(nodeid, folder):
+        try:
+            path.unlink()
+        except OSError:  # the first that is not there ends the row; one that cannot be removed will be written over
+            return

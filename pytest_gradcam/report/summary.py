@@ -1,0 +1,81 @@
+"""The end of a run: how many verdicts were judged, and the ones that failed, worst first. Records in, lines out.
+
+Imports nothing but the standard library: with xdist this runs in a process that has loaded neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+Record = Mapping[str, Any]
+
+ROWS: Final = 20
+_SIDE: Final = 10  # cells of a bar on each side of a chance mark in the middle
+_RIGHTWARD: Final = "░▏▎▍▌▋▊▉"
+_LEFTWARD: Final = "░░▐▐▐▐▐█"  # Unicode has no more right-hand blocks than a half
+
+
+def summary(records: Sequence[Record]) -> tuple[str, list[str]]:
+    """Title and lines of the section that ends a run.
+
+    Args:
+        records: the verdicts of the run, as `records.recorder` keeps them, each with `failed`: whether it counts as
+            failed, for a verdict may fail in a test that expects it to.
+
+    Returns:
+        `attention: 41 judged, 2 failed`; a line with a bar for each of the worst 20, and where their overlays are.
+    """
+    failed = [record for record in records if record["failed"]]
+    title = f"attention: {len(records)} judged, {len(failed)} failed"
+    worst = sorted(failed, key=lambda record: (-shortfall(record), record["nodeid"]))
+    lines = [line(record) for record in worst[:ROWS]]
+    if len(worst) > ROWS:
+        lines.append(f"  … and {len(worst) - ROWS} more")
+    folders = dict.fromkeys(record["folder"] for record in failed if record["overlay"])
+    lines += [f"  overlays: {folder}" for folder in folders]
+    return title, lines
+
+
+def line(record: Record) -> str:
+    """`-0.26 ░░░░░░░▐██│░░░░░░░░░░  needs 0.15  test_demo.py::test_reads_the_object[cup-017]`."""
+    value, threshold = figures(float(record["value"]), float(record["threshold"]))
+    asks = "allowed" if _is_outside(record) else "needs"
+    return f"  {value:>5} {bar(record)}  {f'{asks} {threshold}':<12}  {record['nodeid']}"
+
+
+def figures(value: float, threshold: float) -> tuple[str, str]:
+    """Both numbers with two decimals, or with as many as it takes to tell them apart."""
+    for digits in range(2, 7):
+        shown = f"{value:.{digits}f}", f"{threshold:.{digits}f}"
+        if shown[0] != shown[1]:
+            return shown
+    return repr(value), repr(threshold)
+
+
+def shortfall(record: Record) -> float:
+    """How far the value is on the wrong side of its threshold, in the metric's unit."""
+    missing = float(record["threshold"]) - float(record["value"])
+    return -missing if _is_outside(record) else missing
+
+
+def bar(record: Record) -> str:
+    """21 cells: a mark where chance is, and from there a bar to the value, to the right where it is above chance."""
+    if record["metric"] == "calibrated_energy":  # chance is 0, and 1 is as far above it as a bar can show
+        left, chance, scale = _SIDE, 0.0, float(_SIDE)
+    else:
+        chance, scale = min(max(float(record["chance"]), 0.0), 1.0), 2.0 * _SIDE
+        left = round(chance * scale)
+    right = 2 * _SIDE - left
+    length = (float(record["value"]) - chance) * scale
+    return _grown(-length, left, _LEFTWARD)[::-1] + "│" + _grown(length, right, _RIGHTWARD)
+
+
+def _grown(length: float, cells: int, tips: str) -> str:
+    """A bar of `length` cells out of `cells`, from its left end; `tips` draw its last cell in eighths."""
+    whole, rest = divmod(round(8 * min(max(length, 0.0), cells)), 8)
+    return ("█" * whole + (tips[rest] if rest else "")).ljust(cells, "░")
+
+
+def _is_outside(record: Record) -> bool:
+    return bool(record["assertion"] == "assert_attention_outside_region")

@@ -1,0 +1,106 @@
+"""What a person reads when a verdict fails: the numbers, the map and where it came from. Words only.
+
+The end of a run is told by `summary`, the maps are drawn by `maps`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from pytest_gradcam.report.maps import colour_map, plain_map
+from pytest_gradcam.verdicts import Verdict
+
+__all__ = ["colour_map", "failure_text", "plain_map"]
+
+
+def failure_text(verdict: Verdict, overlay: str | None) -> str:
+    """The whole message of an `AttentionError`: its first line tells the story, the rest is the evidence.
+
+    Args:
+        verdict: the verdict that failed.
+        overlay: where the overlay was written, or why it was not; None: nothing is said about it.
+    """
+    explanation = verdict.explanation
+    lines = [verdict.message, ""]
+    lines += [f"  {name:<9}  {text}" for name, text in _facts(verdict)]
+    lines += ["", *(f"  {line}" for line in plain_map(explanation.cam, verdict.mask)), ""]
+    seconds = explanation.seconds
+    took = f"{seconds * 1000.0:.0f} ms" if seconds < 1.0 else f"{seconds:.1f} s"
+    lines.append(
+        f"layer {explanation.layer} · {explanation.method} · {explanation.engine} · {explanation.device} · {took}"
+    )
+    if overlay is not None:
+        lines.append(f"overlay {overlay}")
+    return "\n".join(lines)
+
+
+def region_noun(region: object) -> str:
+    """The region in two words, `the box`, `the 2 boxes`, `the mask`: for a sentence that has named it before."""
+    found = re.match(r"the (?!union)(\d+ )?\w+", str(region))
+    return found[0] if found else "the region"
+
+
+def direction(verdict: Verdict) -> str:
+    """Where the peak lies, seen from the nearest point of the region: `bottom left`; empty inside the region."""
+    y, x = np.nonzero(verdict.mask > 0.0)
+    if len(x) == 0:
+        return ""
+    peak_x, peak_y = verdict.peak
+    nearest = int(np.argmin((x - peak_x) ** 2 + (y - peak_y) ** 2))
+    right, down = peak_x - int(x[nearest]), peak_y - int(y[nearest])
+    # A side is named unless the peak lies within 22.5° of the other axis.
+    least = math.tan(math.pi / 8.0) * max(abs(right), abs(down))
+    vertical = "" if abs(down) <= least else "bottom" if down > 0 else "top"
+    horizontal = "" if abs(right) <= least else "right" if right > 0 else "left"
+    return f"{vertical} {horizontal}".strip()
+
+
+def _facts(verdict: Verdict) -> list[tuple[str, str]]:
+    explanation = verdict.explanation
+    noun = region_noun(verdict.region)
+    height, width = explanation.cam.shape
+    rows, columns = explanation.grid
+    peak_x, peak_y = verdict.peak
+    facts = [
+        ("energy", f"{verdict.energy:.2f} of the map's mass is in {verdict.region}"),
+        ("chance", f"{verdict.chance:.2f} would be there if the model looked everywhere alike"),
+        ("filled", f"{verdict.filled:.2f} would be there if it filled {noun} evenly on this {rows}×{columns} grid"),
+        ("peak", f"at ({peak_x}, {peak_y}) of the {width}×{height} input, {_distance(verdict, noun)}"),
+    ]
+    if verdict.interval is not None:
+        low, high = verdict.interval
+        facts.insert(0, ("interval", f"{low:.2f} to {high:.2f}"))
+    predicted = _predicted(verdict)
+    return [*facts, ("predicted", predicted)] if predicted else facts
+
+
+def _distance(verdict: Verdict, noun: str) -> str:
+    if verdict.peak_distance <= 0.0:
+        return f"inside {noun}"
+    where = direction(verdict)
+    return f"{verdict.peak_distance:.0f} px outside {noun}" + (f", {where}" if where else "")
+
+
+def _predicted(verdict: Verdict) -> str:
+    """What the model predicted, and whether that is what was asked; empty where a callable gave the score."""
+    explanation = verdict.explanation
+    if explanation.predicted is None:
+        return ""
+    text = _class(explanation.predicted, explanation.predicted_label)
+    if explanation.predicted_probability is not None:
+        text += f", p = {explanation.predicted_probability:.2f}"
+    if explanation.cls is None:
+        return text
+    if explanation.cls == explanation.predicted:
+        return f"{text} (the class asked for)"
+    asked = _class(explanation.cls, explanation.label)
+    if explanation.probability is not None:
+        asked += f", p = {explanation.probability:.2f}"
+    return f"{text}; asked for was {asked}"
+
+
+def _class(index: int, label: str | None) -> str:
+    return f"class {index}" if label is None else label

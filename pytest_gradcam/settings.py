@@ -1,0 +1,208 @@
+"""Settings: what the assertions of one test are bound to, where each value may come from, and whether it is served.
+
+Pure functions on plain values: this module reads no file and no command line, and imports neither pytest nor torch, so
+that a wrong option stops a run before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from pytest_gradcam.errors import SettingsError
+
+METHODS: Final = ("auto", "grad-cam", "hirescam")
+METRICS: Final = ("calibrated_energy", "energy", "pointing_game")
+ENGINES: Final = ("hooks", "split")
+DEVICES: Final = ("auto", "cpu", "cuda", "cuda:<n>", "mps", "xpu", "xpu:<n>")
+
+_DEVICE = re.compile(r"auto|(cpu|mps)(:0)?|(cuda|xpu)(:\d{1,4})?", re.ASCII)
+_SPELLINGS: Final = {
+    "ini": "gradcam_{name} in the ini file",
+    "option": "--gradcam-{dashed}",
+    "marker": "@pytest.mark.gradcam({name}=…)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the assertions of one test are bound to; every value is checked when it is set.
+
+    Attributes:
+        method: name of a CAM method, or `auto`: Grad-CAM on convolutional grids, HiResCAM on token grids.
+        engine: how activations and gradients are obtained, `hooks` or `split`.
+        device: where maps are computed: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`, `xpu:1`.
+        layer: the target layer: dotted name, module, several of them (fused), or None: found and checked.
+        metric: what is measured and judged.
+        threshold: value needed inside a region; None: the metric's own default.
+        outside_threshold: value allowed by `assert_attention_outside_region`; None: the metric's own default.
+        output_dir: folder of the overlays, relative to pytest's rootdir.
+        labels: the model's class names, in class order, so that a class may be asked for by name.
+        transform: callable picture → model input tensor; None: what the model declares.
+
+    Raises:
+        SettingsError: a value that is not served; the message names it and the ones that are.
+    """
+
+    method: str = "auto"
+    engine: str = "hooks"
+    device: str = "auto"
+    layer: Any = None
+    metric: str = "calibrated_energy"
+    threshold: float | None = None
+    outside_threshold: float | None = None
+    output_dir: str = "gradcam-report"
+    labels: tuple[str, ...] | None = None
+    transform: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+
+    def with_(self, **keywords: Any) -> Settings:
+        """These settings with some of them replaced.
+
+        Raises:
+            SettingsError: a keyword that is no setting, or a value that is not served.
+        """
+        for name in keywords:
+            if name not in NAMES:
+                raise SettingsError(f"unknown setting {name!r}: {_choices(name, NAMES)}")
+        return replace(self, **keywords)
+
+
+def resolve(
+    ini: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    marker: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings from their sources, the later winning name by name: default < ini < command line < marker.
+
+    Args:
+        ini: values of the ini file by setting name, those that were given only.
+        options: values of the command line by setting name, those that were given only.
+        marker: keywords of the `gradcam` markers of one test, already merged, the nearest winning.
+
+    Raises:
+        SettingsError: a value or name that is not served; the message says which source it came from.
+    """
+    settings = Settings()
+    for source, values in (("ini", ini), ("option", options), ("marker", marker)):
+        for name, value in (values or {}).items():
+            try:
+                settings = settings.with_(**{name: value})
+            except SettingsError as error:
+                raise SettingsError(f"{spelling(source, name)}: {error}") from None
+    return settings
+
+
+def spelling(source: str, name: str) -> str:
+    """How a person writes the setting `name` in a source, `ini`, `option` or `marker`."""
+    return _SPELLINGS[source].format(name=name, dashed=name.replace("_", "-"))
+
+
+def _one_of(known: tuple[str, ...]) -> Callable[[str, Any], str]:
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise SettingsError(f"unknown {name} {value!r}: {_choices(value, known)}")
+        return value
+
+    return check
+
+
+def _device(name: str, value: Any) -> str:
+    text = str(value) if _is_torch_device(value) else value
+    if not isinstance(text, str) or not _DEVICE.fullmatch(text):
+        raise SettingsError(f"unknown {name} {text!r}: {_choices(text, DEVICES)}")
+    return text
+
+
+def _is_torch_device(value: Any) -> bool:
+    """Whether this is a `torch.device`, told by its name: a test that never gives one must not pay for torch here."""
+    return (type(value).__module__, type(value).__qualname__) == ("torch", "device")
+
+
+def _number(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{name} {value!r} is not a number: give one such as 0.15") from None
+    if not math.isfinite(number):
+        raise SettingsError(f"{name} {value!r} is not finite: give a number such as 0.15")
+    return number
+
+
+def _layer(name: str, value: Any) -> Any:
+    if value is None or _is_layer(value):
+        return value
+    if isinstance(value, (list, tuple)) and value and all(map(_is_layer, value)):
+        return tuple(value)
+    raise SettingsError(
+        f"{name} {value!r} is no layer: give the dotted name of a module, such as 'layer4.1', the module itself, "
+        "or a list of these"
+    )
+
+
+def _is_layer(value: Any) -> bool:
+    """Whether this may name a layer or be one; whether the model has it is found out by the model."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return hasattr(value, "register_forward_hook")
+
+
+def _folder(name: str, value: Any) -> str:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise SettingsError(f"{name} {value!r} is no folder: give a path, relative to pytest's rootdir or absolute")
+    return text
+
+
+def _labels(name: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) and isinstance(value, Iterable):
+        labels = tuple(value)
+        if labels and all(isinstance(label, str) for label in labels):
+            return labels
+    raise SettingsError(f"{name} {value!r} are no class names: give a list of strings, in the order of the classes")
+
+
+def _transform(name: str, value: Any) -> Callable[..., Any] | None:
+    if value is not None and not callable(value):
+        raise SettingsError(f"{name} {value!r} cannot be called: give a callable picture → tensor, or None")
+    transform: Callable[..., Any] | None = value
+    return transform
+
+
+def _choices(value: Any, known: Iterable[str]) -> str:
+    """The values that are served, and the one that was probably meant."""
+    from difflib import get_close_matches  # only a mistake pays for it
+
+    known = list(known)
+    text = f"known are {', '.join(known)}"
+    squeezed = {re.sub(r"[-_ ]", "", choice): choice for choice in reversed(known) if "<" not in choice}
+    close = get_close_matches(re.sub(r"[-_ ]", "", str(value)).lower(), squeezed, n=1, cutoff=0.7)
+    return f"{text}; did you mean {squeezed[close[0]]!r}?" if close else text
+
+
+_CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "method": _one_of(METHODS),
+    "engine": _one_of(ENGINES),
+    "device": _device,
+    "layer": _layer,
+    "metric": _one_of(METRICS),
+    "threshold": _number,
+    "outside_threshold": _number,
+    "output_dir": _folder,
+    "labels": _labels,
+    "transform": _transform,
+}
+NAMES: Final = tuple(field.name for field in fields(Settings))
