@@ -51,6 +51,8 @@ ENGINES = ("hooks", "split")
 ROUNDING = 1e-6
 # Rounding lies below this share of the product of the norms of activations and gradients.
 SUSPICIOUS = 1e-5
+# What a score of 1 changes by when the activations change by their own size, far below which it does not move.
+SATURATED = 1e-2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,12 +256,27 @@ def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
             f"the score does not depend on the cells of layer {target.name!r} ({target.view}): all of its gradient is "
             "in the prefix tokens, as after a class-token readout; name an earlier layer"
         )
+    _refuse_saturated(tail, found, scores)
     return _Captured(tail, target.name, target.view, found, scores.facts)
+
+
+def _refuse_saturated(tail: Tail, found: Tensor, scores: Scores) -> None:
+    """A certain probability behind a softmax has no gradient but rounding, which would make a map of noise."""
+    for i in scores.certain:
+        # Logits that happen to be one-hot are another matter: they move with the activations.
+        if float(tail.leaf[i].detach().float().norm() * found[i].float().norm()) < SATURATED:
+            raise ModelError(
+                f"the model's output are probabilities, and that of class {scores.facts[i].cls} is "
+                f"{scores.facts[i].score:.7g}: a saturated softmax has no gradient to explain. Pass the model "
+                "without its softmax, or cls as a callable that reads logits"
+            )
 
 
 def _depends(tail: Tail, name: str, scores: Scores) -> bool:
     try:
-        if bool(gradient(scores.root, tail, name, scores.weights).any()):
+        found = gradient(scores.root, tail, name, scores.weights)
+        _refuse_saturated(tail, found, scores)
+        if bool(found.any()):
             return True
         # The gradient of one class may be zero for good (a zero row of weights): that is a finding, not a wrong layer.
         logits = logits_of(tail.output)
@@ -278,7 +295,8 @@ def _raw_cams(run: _Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[
     a, g = captured.view(captured.tail.leaf.detach()), captured.view(gradients)
     if a.dtype.itemsize < 4:
         a, g = a.float(), g.float()
-    raw = method(a, g)
+    with torch.autocast(a.device.type, enabled=False):  # a region of the user's casts no matrix product of ours
+        raw = method(a, g)
     raws = raw.cpu().numpy().astype(np.float64)
     if not np.isfinite(raws).all():
         where = "activations" if not bool(captured.tail.leaf.isfinite().all()) else "gradients"

@@ -167,7 +167,7 @@ def _find(
     nearest: list[tuple[str, str, str]] = []
     tries, other = 0, False
     for record in reversed(records):
-        views = [] if record.shape is None else views_of(record.shape, size)
+        views = _views(record, records, size)
         # A pooled grid is a coarser copy of the one before it, and an identity is known by the name before it.
         if not views or record.passes_through or "pool" in type(record.module).__name__.lower():
             continue
@@ -214,13 +214,26 @@ def _check(module: nn.Module, name: str, records: list[_Record], size: tuple[int
         )
     if record.shape is None:
         raise TargetLayerError(f"layer {name!r} gives no tensor; name another layer")
-    views = views_of(record.shape, size)
+    views = _views(record, records, size)
     if not views:
         raise TargetLayerError(
             f"layer {name!r} has no spatial grid: its output has shape {record.shape} for an input of "
             f"{size[0]}×{size[1]} pixels; name a layer that lies before pooling"
         )
     return Target(name, record.module, views[0])
+
+
+def _views(record: _Record, records: list[_Record], size: tuple[int, int]) -> list[View]:
+    """How the layer's output may be read; as NCHW only, where a convolution in the layer has the same output shape."""
+    if record.shape is None:
+        return []
+    convolved = any(
+        isinstance(inner.module, nn.Conv2d | nn.BatchNorm2d)
+        and inner.shape == record.shape
+        and (inner is record or inner.name.startswith(f"{record.name}."))
+        for inner in records
+    )
+    return views_of(record.shape, size, convolved=convolved)
 
 
 def _same_answer(module: nn.Module, output: Any, tail: Tail) -> None:

@@ -17,6 +17,9 @@ from torch import Tensor
 from pytest_gradcam.cam.model import logits_of
 from pytest_gradcam.errors import ClassError, NonFiniteError, SettingsError
 
+# Behind a softmax, 1 - p loses all its digits below this: float32 resolves 6e-8 next to 1.
+CERTAIN = 1e-5
+
 Score: TypeAlias = Callable[[Any], Tensor]
 ClassLike: TypeAlias = int | str | Score | None
 
@@ -43,11 +46,14 @@ class Scores:
         weights: where `root` are logits, the one-hot rows whose product with them the sum is; else None. Autograd takes
             them as they are, which spares it the indexing.
         facts: one for each image.
+        certain: images whose "logits" look like probabilities, and whose class has all of them: behind a softmax the
+            gradient of that is rounding.
     """
 
     root: Tensor
     weights: Tensor | None
     facts: list[Fact]
+    certain: list[int]
 
 
 def scores_of_batch(output: Any, classes: Sequence[ClassLike], labels: Sequence[str] | None) -> Scores:
@@ -64,9 +70,8 @@ def scores_of_batch(output: Any, classes: Sequence[ClassLike], labels: Sequence[
     """
     if all(callable(cls) for cls in classes):
         scores = [call_score(cls, _image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)]
-        return Scores(
-            torch.stack(scores).sum(), None, [Fact(float(s.detach()), None, None, None, None) for s in scores]
-        )
+        facts = [Fact(float(score.detach()), None, None, None, None) for score in scores]
+        return Scores(torch.stack(scores).sum(), None, facts, [])
     logits = logits_of(output)
     rows = checked_rows(logits, len(classes))
     check_labels(labels, logits.shape[1])
@@ -81,9 +86,14 @@ def scores_of_batch(output: Any, classes: Sequence[ClassLike], labels: Sequence[
             weights[i, index] = 1
     values = [float(own[i].detach()) if index is None else float(rows[i, index]) for i, index in enumerate(asked)]
     facts = facts_of(values, asked, rows)
+    certain = [i for i, index in enumerate(asked) if index is not None and _is_certain(rows[i], index)]
     if own:
-        return Scores(sum(own.values(), (logits * weights).sum()), None, facts)
-    return Scores(logits, weights, facts)
+        return Scores(sum(own.values(), (logits * weights).sum()), None, facts, certain)
+    return Scores(logits, weights, facts, certain)
+
+
+def _is_certain(row: npt.NDArray[np.floating], index: int) -> bool:
+    return len(row) > 1 and bool(row[index] > 1 - CERTAIN and row.min() >= 0 and abs(row.sum() - 1) < CERTAIN)
 
 
 def classes_of(output: Any, classes: Sequence[ClassLike] | None, labels: Sequence[str] | None) -> list[int | Score]:

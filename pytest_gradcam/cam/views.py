@@ -49,13 +49,17 @@ class _Kind:
     read: Callable[[Tensor, View], Tensor]
 
 
-def views_of(shape: Sequence[int], size: tuple[int, int]) -> list[View]:
+def views_of(shape: Sequence[int], size: tuple[int, int], *, convolved: bool = False) -> list[View]:
     """The views that an output of this shape allows, the likeliest first.
 
     Args:
         shape: shape of the output, batch first.
         size: (H, W) of the model input, in pixels.
+        convolved: whether a convolution is known to have given this shape: then it can only be NCHW.
     """
+    if convolved:
+        grid = (shape[2], shape[3])
+        return [View("nchw", grid)] if _has_cells(grid, size) else []
     return [view for kind in _KINDS.values() for view in kind.propose(shape, size)]
 
 
