@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,15 +153,13 @@ def _one_for_each(classes: Sequence[ClassLike] | Tensor | ClassLike, count: int)
 
 
 def _warned(explanations: list[Explanation]) -> list[Explanation]:
-    for explanation in explanations:
-        if explanation.evidence == 0:
-            warnings.warn(
-                f"no evidence: nothing at {explanation.layer} speaks for {_what(explanation)}, and its map is zero",
-                ZeroEvidenceWarning,
-                stacklevel=3,
-            )
+    without = [explanation for explanation in explanations if explanation.evidence == 0]
+    if without:
+        shown = ", ".join("the score" if e.cls is None else f"class {e.cls}" for e in without[:8])
+        more = f" and {len(without) - 8} more" if len(without) > 8 else ""
+        warnings.warn(
+            f"no evidence: nothing at {without[0].layer} speaks for {shown}{more}; the map is zero",
+            ZeroEvidenceWarning,
+            stacklevel=3,
+        )
     return explanations
-
-
-def _what(explanation: Any) -> str:
-    return "the score" if explanation.cls is None else f"class {explanation.cls}"

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from pytest_gradcam.cam.model import tensors_in
 from pytest_gradcam.errors import TargetLayerError
 
-# Gradients of many classes are taken together, as many at a time as stay below this size.
-CLASS_CHUNK_BYTES = 64 * 2**20
+# Gradients of many classes are taken together, as many at a time as stay below this size: what fits a cache, and what the
+# allocator hands out again without asking the system for fresh pages.
+CLASS_CHUNK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
