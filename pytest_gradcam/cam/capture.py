@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from pytest_gradcam.cam.model import tensors_in
 from pytest_gradcam.errors import TargetLayerError
 
-# Gradients of many classes are taken together, as many at a time as stay below this size: what fits a cache, and what the
-# allocator hands out again without asking the system for fresh pages.
+# Gradients of many classes are taken together, as many at a time as stay below this size: what fits a cache, and what
+# the allocator hands out again without asking the system for fresh pages.
 CLASS_CHUNK_BYTES = 4 * 2**20
 
 
@@ -41,7 +41,7 @@ def layer_tensor(output: Any) -> Tensor | None:
     return None
 
 
-def _with_tensor(output: Any, tensor: Tensor) -> Any:
+def with_tensor(output: Any, tensor: Tensor) -> Any:
     """The same output with `tensor` in the place that `layer_tensor` reads."""
     if isinstance(output, Tensor):
         return tensor
@@ -88,7 +88,7 @@ def _run_hooked(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) 
         leaves.append(tensor.detach().clone().requires_grad_())
         torch.set_grad_enabled(True)  # for the rest of the forward; `untouched` puts the mode back
         # Not the leaf itself: an in-place operation that follows must change neither it nor what was captured.
-        return _with_tensor(output, leaves[0].clone())
+        return with_tensor(output, leaves[0].clone())
 
     before = torch.is_grad_enabled()
     handle = layer.register_forward_hook(cut)

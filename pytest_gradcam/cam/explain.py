@@ -227,37 +227,42 @@ def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
                 f"the features of the pair (features, head) have no spatial grid: their shape is "
                 f"{tuple(tail.leaf.shape)} for an input of {size[0]}×{size[1]} pixels; cut before pooling"
             )
-        scores = scores_of_batch(tail.output, classes, run.labels)
-        found = gradient(scores.root, tail, "features", scores.weights)
-        return _Captured(tail, "features", views[0], found, scores.facts)
+        return _differentiated(run, tail, "features", views[0], classes)
 
-    def depends(tail: Tail, name: str) -> bool:
+    def at(target: layers.Target) -> _Captured:
+        tail = run_engine(run.module, target.name, target.module, run.inputs)
+        return _differentiated(run, tail, target.name, target.view, classes)
+
+    def depends(tail: Tail, name: str) -> bool | None:
         # Layers are tried on the first image alone.
         return _depends(tail, name, scores_of_batch(tail.output, classes[:1], run.labels))
 
     layer = run.options.layer
     run_engine = run_hooked if run.options.engine == "hooks" else run_split
-    target = layers.target_of(run.module, run.inputs, layer, depends)
-    tail = run_engine(run.module, target.name, target.module, run.inputs)
-    scores = scores_of_batch(tail.output, classes, run.labels)
-    try:
-        found = gradient(scores.root, tail, target.name, scores.weights)
-    except TargetLayerError:
-        if layer is not None:
-            raise
+    target = layers.remembered(run.module, run.inputs, layer, classes[0])
+    if target is not None:
+        try:
+            captured = at(target)
+        except TargetLayerError:
+            if layer is not None:
+                raise
+        else:
+            if layer is not None or bool(captured.gradient.any()):
+                return captured
         # Found for another score of the same model, one with its own branch: search again, for this one.
-        layers.forget(run.module)
-        target = layers.target_of(run.module, run.inputs, layer, depends)
-        tail = run_engine(run.module, target.name, target.module, run.inputs)
-        scores = scores_of_batch(tail.output, classes, run.labels)
-        found = gradient(scores.root, tail, target.name, scores.weights)
-    if target.view.prefix and not bool(target.view(found).any()) and bool(found.any()):
+    return at(layers.target_of(run.module, run.inputs, layer, classes[0], depends))
+
+
+def _differentiated(run: _Run, tail: Tail, name: str, view: View, classes: Sequence[ClassLike]) -> _Captured:
+    scores = scores_of_batch(tail.output, classes, run.labels)
+    found = gradient(scores.root, tail, name, scores.weights)
+    if view.prefix and not bool(view(found).any()) and bool(found.any()):
         raise TargetLayerError(
-            f"the score does not depend on the cells of layer {target.name!r} ({target.view}): all of its gradient is "
+            f"the score does not depend on the cells of layer {name!r} ({view}): all of its gradient is "
             "in the prefix tokens, as after a class-token readout; name an earlier layer"
         )
     _refuse_saturated(tail, found, scores)
-    return _Captured(tail, target.name, target.view, found, scores.facts)
+    return _Captured(tail, name, view, found, scores.facts)
 
 
 def _refuse_saturated(tail: Tail, found: Tensor, scores: Scores) -> None:
@@ -272,7 +277,8 @@ def _refuse_saturated(tail: Tail, found: Tensor, scores: Scores) -> None:
             )
 
 
-def _depends(tail: Tail, name: str, scores: Scores) -> bool:
+def _depends(tail: Tail, name: str, scores: Scores) -> bool | None:
+    """Whether the score depends on the layer; None where its gradient is zero, but that of other classes is not."""
     try:
         found = gradient(scores.root, tail, name, scores.weights)
         _refuse_saturated(tail, found, scores)
@@ -281,7 +287,7 @@ def _depends(tail: Tail, name: str, scores: Scores) -> bool:
         # The gradient of one class may be zero for good (a zero row of weights): that is a finding, not a wrong layer.
         logits = logits_of(tail.output)
         weights = torch.linspace(0.5, 1.5, logits.shape[1], dtype=logits.dtype, device=logits.device)
-        return bool(gradient(logits, tail, name, weights.expand_as(logits)).any())
+        return None if bool(gradient(logits, tail, name, weights.expand_as(logits)).any()) else False
     except (TargetLayerError, ClassError):
         return False
 

@@ -37,7 +37,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Record:
-    """One module of a recorded forward, in the order in which the modules finished."""
+    """One module of a recorded forward, in the order in which the modules finished.
+
+    `passes_through`: its output is its input, or a pooled copy of a grid before it, which goes by the name before it.
+    """
 
     name: str
     module: nn.Module
@@ -46,12 +49,25 @@ class _Record:
     passes_through: bool
 
 
-# Findings by model object; a finding is for one size of input and one name. Checked again at every use, below.
+# Findings by model object; a finding is for one size of input, one name, and one kind of score.
 _found: weakref.WeakKeyDictionary[nn.Module, dict[Any, Target]] = weakref.WeakKeyDictionary()
 
 
+def remembered(module: nn.Module, inputs: Tensor, layer: str | nn.Module | None, score: object) -> Target | None:
+    """What `target_of` found before for this model, size, layer and score, if it is still in the model.
+
+    The logits of all classes are one kind of score; every callable is one of its own.
+    """
+    target = _found.get(module, {}).get(_key(module, inputs, layer, score))
+    return target if target is not None and _submodule(module, target.name) is target.module else None
+
+
 def target_of(
-    module: nn.Module, inputs: Tensor, layer: str | nn.Module | None, depends: Callable[[Tail, str], bool]
+    module: nn.Module,
+    inputs: Tensor,
+    layer: str | nn.Module | None,
+    score: object,
+    depends: Callable[[Tail, str], bool | None],
 ) -> Target:
     """The target layer of a model for inputs of this shape.
 
@@ -59,17 +75,15 @@ def target_of(
         module: the model, unwrapped, in eval mode.
         inputs: (N, C, H, W); the first image is used.
         layer: dotted name, module, or None to find it.
-        depends: whether the score of a forward depends on the layer (its name is the second argument).
+        score: the class or callable that is asked for.
+        depends: whether the score of a forward depends on the layer (its name is the second argument); None where only
+            other scores of the model do.
 
     Raises:
         TargetLayerError: there is none, or the named one is unknown or gives no grid.
         ModelError: the model answers the same input differently twice.
     """
     name = None if layer is None else _name_of(module, layer)
-    key = (name, tuple(inputs.shape[1:]))
-    cached = _found.setdefault(module, {}).get(key)
-    if cached is not None and _submodule(module, cached.name) is cached.module:
-        return cached
     first = inputs[:1]
     records, output = _record(module, first)
     size = (int(inputs.shape[2]), int(inputs.shape[3]))
@@ -78,8 +92,25 @@ def target_of(
     else:
         target = _check(module, name, records, size)
         _same_answer(module, output, run_hooked(module, name, target.module, first))
-    _found[module][key] = target
+    held = {key: found for key, found in _found.get(module, {}).items() if not _is_gone(key[2])}
+    _found[module] = {**held, _key(module, inputs, layer, score): target}
     return target
+
+
+def _key(module: nn.Module, inputs: Tensor, layer: str | nn.Module | None, score: object) -> tuple[Any, Any, Any]:
+    name = None if layer is None else _name_of(module, layer)
+    asked: object = None
+    if callable(score):
+        try:
+            asked = weakref.ref(score)
+            hash(asked)
+        except TypeError:
+            asked = object()  # equal to nothing: looked for anew every time
+    return name, tuple(inputs.shape[1:]), asked
+
+
+def _is_gone(asked: object) -> bool:
+    return type(asked) is object or (isinstance(asked, weakref.ref) and asked() is None)
 
 
 def is_known(module: nn.Module) -> bool:
@@ -122,6 +153,7 @@ def _children(module: nn.Module) -> str:
 def _record(module: nn.Module, inputs: Tensor) -> tuple[list[_Record], Any]:
     """Run one forward and note every module's output, in the order in which they finished; and the model's output."""
     finished: list[tuple[str, nn.Module, tuple[int, ...] | None, bool]] = []
+    pooled: list[Tensor] = []
     versions: dict[str, int] = {}
     handles = []
 
@@ -136,6 +168,10 @@ def _record(module: nn.Module, inputs: Tensor) -> tuple[list[_Record], Any]:
             tensor = layer_tensor(output)
             # The same tensor, not written to: an identity, or dropout in eval mode. Written to: an in-place activation.
             same = tensor is not None and bool(args) and tensor is args[0] and tensor._version == versions.get(name)
+            # A pooled grid is a coarser copy of the one before it, also as the output of a block that ends in a pool.
+            if tensor is not None and "pool" in type(m).__name__.lower():
+                pooled.append(tensor)
+            same = same or any(tensor is other for other in pooled)
             finished.append((name, m, None if tensor is None else tuple(tensor.shape), same))
 
         return hook
@@ -162,14 +198,14 @@ def _find(
     output: Any,
     inputs: Tensor,
     size: tuple[int, int],
-    depends: Callable[[Tail, str], bool],
+    depends: Callable[[Tail, str], bool | None],
 ) -> Target:
     nearest: list[tuple[str, str, str]] = []
     tries, other = 0, False
+    silent: Target | None = None
     for record in reversed(records):
         views = _views(record, records, size)
-        # A pooled grid is a coarser copy of the one before it, and an identity is known by the name before it.
-        if not views or record.passes_through or "pool" in type(record.module).__name__.lower():
+        if not views or record.passes_through:
             continue
         view = views[0]
         if record.calls > 1:
@@ -189,9 +225,14 @@ def _find(
             tries += 1
             tail = run_hooked(module, record.name, record.module, inputs)
             _same_answer(module, output, tail)
-            if depends(tail, record.name):
-                return Target(record.name, record.module, view)
+            found, target = depends(tail, record.name), Target(record.name, record.module, view)
+            if found:
+                return target
+            if found is None and silent is None:
+                silent = target
             nearest.append((record.name, str(view), "the score does not depend on it (zero gradient)"))
+    if silent is not None:
+        return silent
     lines = "".join(f"\n  {name}   {view}   {why}" for name, view, why in nearest[:5])
     what = f" Nearest:{lines}" if lines else " None of its layers gives a grid over the image."
     raise TargetLayerError(

@@ -14,7 +14,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from pytest_gradcam.cam.capture import Tail, layer_tensor
+from pytest_gradcam.cam.capture import Tail, layer_tensor, with_tensor
 from pytest_gradcam.cam.model import tensors_in
 from pytest_gradcam.errors import ModelError, TargetLayerError
 
@@ -24,7 +24,7 @@ class Cut:
     """`features`: inputs → (target layer's output, other values that the head needs); `head`: those → output."""
 
     how: str
-    features: Callable[[Tensor], tuple[Tensor, tuple[Any, ...]]]
+    features: Callable[[Tensor], tuple[Any, tuple[Any, ...]]]
     head: Callable[..., Any]
 
 
@@ -82,11 +82,14 @@ def run_pair(features: Callable[[Tensor], Any], head: Callable[[Any], Any], inpu
     return _run_head(Cut("pair", lambda x: (x, ()), head), found, ())
 
 
-def _run_head(cut: Cut, features: Tensor, rest: tuple[Any, ...]) -> Tail:
-    leaf = features.detach().clone().requires_grad_()
+def _run_head(cut: Cut, features: Any, rest: tuple[Any, ...]) -> Tail:
+    tensor = layer_tensor(features)
+    if tensor is None:
+        raise TypeError(f"its features are a {type(features).__name__}")
+    leaf = tensor.detach().clone().requires_grad_()
     with torch.enable_grad():
         # A copy, so that an in-place operation at the head's start leaves the captured activations as they are.
-        return Tail(leaf, cut.head(leaf.clone(), *rest))
+        return Tail(leaf, cut.head(with_tensor(features, leaf.clone()), *rest))
 
 
 def _reference(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -> tuple[Any, Tensor]:
@@ -117,7 +120,7 @@ def _cut_children(module: nn.Module, name: str, layer: nn.Module) -> Cut | None:
     at = list(children).index(name) + 1
     before, after = list(children.values())[:at], list(children.values())[at:]
 
-    def features(x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+    def features(x: Tensor) -> tuple[Any, tuple[Any, ...]]:
         return _chain(before, x), ()
 
     return Cut("children", features, lambda x: _chain(after, x))
