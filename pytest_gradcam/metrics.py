@@ -6,6 +6,7 @@ in [0, 1], 1 inside. Thresholds, pictures and verdicts are elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -24,12 +25,10 @@ def energy(cam: Map, mask: Map) -> float:
     """Share of the map's mass inside the region, in [0, 1]: energy-based pointing game (Wang et al., 2020).
 
     Raises:
-        ValueError: the shapes differ, or the map has no mass.
+        ValueError: the shapes differ, or the map is not finite or has no mass.
     """
     _check(cam, mask)
     total = float(cam.sum(dtype=np.float64))
-    if total <= 0:
-        raise ValueError("the map has no mass: its energy in a region is undefined")
     return float((cam * mask).sum(dtype=np.float64)) / total
 
 
@@ -72,11 +71,9 @@ def pointing_game(cam: Map, mask: Map) -> float:
     A pixel of a soft mask is inside from one half.
 
     Raises:
-        ValueError: the shapes differ, or the map has no mass.
+        ValueError: the shapes differ, or the map is not finite or has no mass.
     """
     _check(cam, mask)
-    if float(cam.max()) <= 0:
-        raise ValueError("the map has no mass: it has no maximum")
     return float(bool((mask[_tied(cam)] >= 0.5).all()))
 
 
@@ -104,6 +101,11 @@ def _tied(cam: Map) -> npt.NDArray[np.bool_]:
 def _check(cam: Map, mask: Map) -> None:
     if cam.shape != mask.shape:
         raise ValueError(f"the map is {cam.shape}, the region's mask {mask.shape}: both must be in the input frame")
+    total = float(cam.sum(dtype=np.float64))
+    if not math.isfinite(total):
+        raise ValueError("the map is not finite: it has values that are NaN or infinite")
+    if total <= 0:
+        raise ValueError("the map has no mass: where it lies is undefined")
 
 
 def _area_average(mask: Map, grid: tuple[int, int]) -> npt.NDArray[np.float64]:

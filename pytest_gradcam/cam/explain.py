@@ -28,7 +28,9 @@ from pytest_gradcam.cam.scores import (
     call_score,
     checked_rows,
     classes_of,
+    count_of,
     facts_of,
+    is_certain,
     scores_of_batch,
 )
 from pytest_gradcam.cam.split import run_pair, run_split
@@ -49,6 +51,7 @@ ModelLike: TypeAlias = nn.Module | Pair
 ENGINES = ("hooks", "split")
 # Evidence below this share of what was added up is rounding: each float32 operation carries 6e-8.
 ROUNDING = 1e-6
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Rounding lies below this share of the product of the norms of activations and gradients.
 SUSPICIOUS = 1e-5
 # What a score of 1 changes by when the activations change by their own size, far below which it does not move.
@@ -134,7 +137,7 @@ def explain_input_classes(
     with _prepared(model, inputs, options) as run:
         captured = _capture(run, [0] if classes is None else classes[:1])
         tail = captured.tail
-        asked = classes_of(tail.output, classes, run.labels)
+        asked = classes_of(tail.output, classes, captured.labels)
         indices = {place: cls for place, cls in enumerate(asked) if isinstance(cls, int)}
         raws = np.empty((len(asked), *captured.view.grid))
         scores = np.empty(len(asked))
@@ -146,6 +149,9 @@ def explain_input_classes(
             raws[list(indices)] = np.concatenate([_raw_cams(run, captured, found) for found in chunks])
             rows = checked_rows(logits, 1)
             scores[list(indices)] = rows[0, wanted]
+            for sure in {index for index in wanted if is_certain(rows[0], index)}:
+                found = gradient(logits[0, sure], tail, captured.name)
+                _refuse_saturated(tail, found, scores_of_batch(logits, [sure], None))
         for place, cls in enumerate(asked):
             if not isinstance(cls, int):
                 score = call_score(cls, tail.output)
@@ -163,7 +169,6 @@ class _Run:
     pair: Pair | None
     inputs: Tensor
     options: Options
-    labels: Sequence[str] | None
     device: torch.device
 
 
@@ -176,6 +181,7 @@ class _Captured:
     view: View
     gradient: Tensor
     facts: list[Fact]
+    labels: Sequence[str] | None
 
 
 @contextmanager
@@ -194,7 +200,7 @@ def _prepared(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[_R
             x = inputs.detach().to(device=device, dtype=inventory.dtype)
             if x.is_inference():
                 x = x.clone()
-            yield _Run(module, pair, x, options, options.labels or labels_of(module), device)
+            yield _Run(module, pair, x, options, device)
     except BaseException:
         layers.forget(module)  # and look closely again the next time
         raise
@@ -235,7 +241,7 @@ def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
 
     def depends(tail: Tail, name: str) -> bool | None:
         # Layers are tried on the first image alone.
-        return _depends(tail, name, scores_of_batch(tail.output, classes[:1], run.labels))
+        return _depends(tail, name, scores_of_batch(tail.output, classes[:1], _labels(run, tail)))
 
     layer = run.options.layer
     run_engine = run_hooked if run.options.engine == "hooks" else run_split
@@ -254,7 +260,8 @@ def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
 
 
 def _differentiated(run: _Run, tail: Tail, name: str, view: View, classes: Sequence[ClassLike]) -> _Captured:
-    scores = scores_of_batch(tail.output, classes, run.labels)
+    labels = _labels(run, tail)
+    scores = scores_of_batch(tail.output, classes, labels)
     found = gradient(scores.root, tail, name, scores.weights)
     if view.prefix and not bool(view(found).any()) and bool(found.any()):
         raise TargetLayerError(
@@ -262,7 +269,15 @@ def _differentiated(run: _Run, tail: Tail, name: str, view: View, classes: Seque
             "in the prefix tokens, as after a class-token readout; name an earlier layer"
         )
     _refuse_saturated(tail, found, scores)
-    return _Captured(tail, name, view, found, scores.facts)
+    return _Captured(tail, name, view, found, scores.facts, labels)
+
+
+def _labels(run: _Run, tail: Tail) -> Sequence[str] | None:
+    """The user's class names; else those that the model carries, where its head was not replaced since."""
+    if run.options.labels is not None:
+        return run.options.labels
+    carried = labels_of(run.module)
+    return carried if carried is not None and count_of(tail.output) == len(carried) else None
 
 
 def _refuse_saturated(tail: Tail, found: Tensor, scores: Scores) -> None:
@@ -304,8 +319,9 @@ def _raw_cams(run: _Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[
     with torch.autocast(a.device.type, enabled=False):  # a region of the user's casts no matrix product of ours
         raw = method(a, g)
     raws = raw.cpu().numpy().astype(np.float64)
-    if not np.isfinite(raws).all():
-        where = "activations" if not bool(captured.tail.leaf.isfinite().all()) else "gradients"
+    if not (np.abs(raws) <= FLOAT32_MAX).all():
+        parts = {"activations": captured.tail.leaf, "gradients": gradients}
+        where = next((name for name, part in parts.items() if not bool(part.isfinite().all())), "products")
         raise NonFiniteError(
             f"the {where} of layer {captured.name!r} are NaN or infinite: no map can be made of them. "
             "In half precision, try the model in float32"
@@ -328,10 +344,10 @@ def _explanations(
     seen: Sequence[npt.NDArray[np.uint8]],
     started: float,
 ) -> list[Explanation]:
-    evidence = np.maximum(raws, 0.0).sum(axis=(1, 2)).tolist()
     stored = raws.astype(np.float32)
+    evidence = np.maximum(stored, 0.0).sum(axis=(1, 2), dtype=np.float64).tolist()
     method, _ = methods.choose(run.options.method, captured.view)
-    name = _namer(run)
+    name = _namer(captured.labels)
     seconds = (time.perf_counter() - started) / len(facts)
     return [
         Explanation(
@@ -356,6 +372,5 @@ def _explanations(
     ]
 
 
-def _namer(run: _Run) -> Callable[[int | None], str | None]:
-    labels = run.labels
+def _namer(labels: Sequence[str] | None) -> Callable[[int | None], str | None]:
     return lambda cls: None if labels is None or cls is None else labels[cls]

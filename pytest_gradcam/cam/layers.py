@@ -281,7 +281,8 @@ def _same_answer(module: nn.Module, output: Any, tail: Tail) -> None:
     for a, b in zip(tensors_in(output), tensors_in(tail.output), strict=False):
         if not a.is_floating_point():
             continue
-        scale = float(a.abs().max()) if a.numel() else 0.0
+        # What is not finite is compared by itself, and refused where scores are read.
+        scale = float(a.abs().nan_to_num(0.0, 0.0, 0.0).max()) if a.numel() else 0.0
         if not torch.allclose(a, b.detach(), rtol=REPEAT_TOLERANCE, atol=REPEAT_TOLERANCE * scale, equal_nan=True):
             raise ModelError(
                 f"{type(module).__name__} answers the same input differently twice in eval mode: no map of it can be "

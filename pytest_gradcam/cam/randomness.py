@@ -13,15 +13,13 @@ from torch import Tensor
 class RandomStates:
     """The states of the global generators of torch, numpy and Python, as they were when this was made."""
 
-    def __init__(self, device: torch.device | None = None, *, torch_only: bool = False) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
         """Note the states.
 
         Args:
             device: where it is a CUDA device, its generator is noted too; None for those of all CUDA devices in use.
-            torch_only: leave out numpy's and Python's, whose states take a tenth of a millisecond to read.
         """
         self._device = device
-        self._torch_only = torch_only
         self._before = self._read()
 
     def restore(self) -> list[str]:
@@ -43,10 +41,11 @@ class RandomStates:
         return drawn
 
     def _read(self) -> dict[str, Any]:
-        states: dict[str, Any] = {"torch": torch.get_rng_state()}
-        if not self._torch_only:
-            states["numpy.random"] = np.random.get_state(legacy=True)
-            states["random"] = random.getstate()
+        states: dict[str, Any] = {
+            "torch": torch.get_rng_state(),
+            "numpy.random": np.random.get_state(legacy=True),
+            "random": random.getstate(),
+        }
         if self._device is None:
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 states["torch.cuda"] = torch.cuda.get_rng_state_all()

@@ -86,13 +86,14 @@ def scores_of_batch(output: Any, classes: Sequence[ClassLike], labels: Sequence[
             weights[i, index] = 1
     values = [float(own[i].detach()) if index is None else float(rows[i, index]) for i, index in enumerate(asked)]
     facts = facts_of(values, asked, rows)
-    certain = [i for i, index in enumerate(asked) if index is not None and _is_certain(rows[i], index)]
+    certain = [i for i, index in enumerate(asked) if index is not None and is_certain(rows[i], index)]
     if own:
         return Scores(sum(own.values(), (logits * weights).sum()), None, facts, certain)
     return Scores(logits, weights, facts, certain)
 
 
-def _is_certain(row: npt.NDArray[np.floating], index: int) -> bool:
+def is_certain(row: npt.NDArray[np.floating], index: int) -> bool:
+    """Whether a row of "logits" looks like probabilities, all of it in one class."""
     return len(row) > 1 and bool(row[index] > 1 - CERTAIN and row.min() >= 0 and abs(row.sum() - 1) < CERTAIN)
 
 
@@ -124,7 +125,7 @@ def index_of(cls: object, count: int, labels: Sequence[str] | None, predicted: i
         return predicted
     if isinstance(cls, str):
         return _index_of_label(cls, count, labels)
-    if isinstance(cls, bool):
+    if isinstance(cls, bool) or (isinstance(cls, Tensor) and cls.dtype == torch.bool):
         raise ClassError(f"cls is {cls!r}: pass a class index, a label, a callable or None")
     try:
         index = operator.index(cls)  # type: ignore[arg-type]  # what is no index raises TypeError
@@ -194,6 +195,14 @@ def facts_of(
     return facts
 
 
+def count_of(output: Any) -> int | None:
+    """How many classes the model's output has; None where it has no logits."""
+    try:
+        return logits_of(output).shape[1]
+    except ClassError:
+        return None
+
+
 def check_labels(labels: Sequence[str] | None, count: int) -> None:
     """Raises SettingsError where the user's labels are not one for each class."""
     if labels is not None and len(labels) != count:
@@ -227,10 +236,11 @@ def _image_of(output: Any, index: int, count: int) -> Any:
                 "divided among them; explain the images one at a time"
             )
         return output[index : index + 1]
-    if isinstance(output, Mapping):
-        return {key: _image_of(value, index, count) for key, value in output.items()}
+    if isinstance(output, Mapping):  # of its own type: a model's output may be read by attribute too
+        return type(output)({key: _image_of(value, index, count) for key, value in output.items()})  # type: ignore[call-arg]
     if isinstance(output, list | tuple):
-        return type(output)([_image_of(value, index, count) for value in output])
+        parts = [_image_of(value, index, count) for value in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     raise ClassError(
         f"the model's output holds a {type(output).__name__}, which cannot be divided among {count} images; "
         "explain the images one at a time"

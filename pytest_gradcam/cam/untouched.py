@@ -5,6 +5,7 @@ This runs around every map, so it asks each question of each part once: torch's 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Inventory:
         module: the model.
         modules: it and all modules in it, each once.
         parameters: all parameters, each once.
-        tables: the buffer tables of the modules that have buffers.
+        tables: the buffer tables of the modules, also empty ones: a forward may register buffers.
         buffers: all buffers, each once.
         places: the devices of parameters and buffers.
     """
@@ -59,11 +60,10 @@ class Inventory:
             for p in m._parameters.values():
                 if p is not None:
                     parameters[id(p)] = p
-            if m._buffers:
-                tables.append(m._buffers)
-                for b in m._buffers.values():
-                    if b is not None:
-                        buffers[id(b)] = b
+            tables.append(m._buffers)
+            for b in m._buffers.values():
+                if b is not None:
+                    buffers[id(b)] = b
             ahead.extend(m._modules.values())  # type: ignore[arg-type]  # a child may be None: skipped above
         places = list({t.device for t in (*parameters.values(), *buffers.values())})
         if any(place.type == "meta" for place in places):
@@ -80,14 +80,14 @@ class Inventory:
 def untouched(inventory: Inventory, device: torch.device, *, known: bool) -> Iterator[None]:
     """Run the body with the model in eval mode on `device`, without autograd; put back everything, also on an error.
 
-    Put back are each module's `training`, buffers, parameters' storage, `requires_grad` and `.grad`, the RNG states,
-    grad mode, inference mode and the autocast cache.
+    Put back are each module's `training`, buffers, parameters' storage, `requires_grad` and `.grad`, hooks, the RNG
+    states, grad mode, inference mode and the autocast cache. Backward hooks do not fire in the body.
 
     Args:
         inventory: the model's parts.
         device: where to run.
-        known: whether the model was run here before. A forward that writes to its parameters or draws from numpy's or
-            Python's generator is refused then, and is not looked for again at every map.
+        known: whether the model was run here before. A forward that writes to its parameters is refused then, and is
+            not looked for again at every map.
 
     Raises:
         ModelError: the forward drew random numbers, or changed a parameter in place.
@@ -95,10 +95,18 @@ def untouched(inventory: Inventory, device: torch.device, *, known: bool) -> Ite
     training = [m.training for m in inventory.modules]
     # nn.Module.compile() replaces the call, and hooks set after compiling would not be seen by it.
     compiled = [(m, m._compiled_call_impl) for m in inventory.modules if m._compiled_call_impl is not None]
-    states = RandomStates(device, torch_only=known)
+    # The user's backward hooks belong to training steps; torch would warn of those that lie before the target layer.
+    backward = [
+        (m, m._backward_hooks, m._backward_pre_hooks)
+        for m in inventory.modules
+        if m._backward_hooks or m._backward_pre_hooks
+    ]
+    states = RandomStates(device)
     caching = torch.is_autocast_cache_enabled()
+    written = None
     with torch.inference_mode(False), torch.no_grad():
-        parameters = None if known else _Parameters(inventory)
+        if not known:
+            _refuse_inference(inventory)
         buffers = _Buffers(inventory)
         try:
             for m in inventory.modules:
@@ -106,18 +114,25 @@ def untouched(inventory: Inventory, device: torch.device, *, known: bool) -> Ite
                 m.__dict__["training"] = False
             for m, _ in compiled:
                 m._compiled_call_impl = None
+            for m, *_ in backward:
+                m._backward_hooks, m._backward_pre_hooks = OrderedDict(), OrderedDict()
             # Weights cast under no_grad would stay in autocast's cache, and the user's next training step in the same
             # autocast region would find them there without a graph.
             torch.set_autocast_cache_enabled(False)
             with _moved(inventory, device):
-                yield
+                parameters = None if known else _Parameters(inventory)
+                try:
+                    yield
+                finally:
+                    written = None if parameters is None else parameters.restore()
         finally:
             torch.set_autocast_cache_enabled(caching)
             for m, was in zip(inventory.modules, training, strict=True):
                 m.__dict__["training"] = was
             for m, call in compiled:
                 m._compiled_call_impl = call
-            written = None if parameters is None else parameters.restore()
+            for m, hooks, pre_hooks in backward:
+                m._backward_hooks, m._backward_pre_hooks = hooks, pre_hooks
             buffers.restore()
             drawn = states.restore()
     kind = type(inventory.module).__name__
@@ -134,29 +149,32 @@ def untouched(inventory: Inventory, device: torch.device, *, known: bool) -> Ite
         )
 
 
+def _refuse_inference(inventory: Inventory) -> None:
+    if any(p.is_inference() for p in inventory.parameters):
+        raise ModelError(
+            "the model's parameters were made inside torch.inference_mode, and nothing can be differentiated "
+            "through them: build or load the model outside of it"
+        )
+
+
 class _Parameters:
-    """The parameters' flags and gradients, to be put back, and marks by which a write to their values is seen."""
+    """The parameters' flags, gradients and storage, to be put back, and marks by which a write to them is seen."""
 
     def __init__(self, inventory: Inventory) -> None:
-        self._held = inventory.parameters
-        try:
-            self._before = [(p.requires_grad, p._version, p.data_ptr(), p.grad) for p in self._held]
-        except RuntimeError as error:  # inference tensors keep no version
-            raise ModelError(
-                "the model's parameters were made inside torch.inference_mode, and nothing can be differentiated "
-                "through them: build or load the model outside of it"
-            ) from error
+        self._before = [(p, p.requires_grad, p._version, p.data, p.grad) for p in inventory.parameters]
 
     def restore(self) -> nn.Parameter | None:
-        """Put back flags and gradients; returns a parameter that was written to, if there is one."""
+        """Put back flags, gradients and storage; returns a parameter that was written to, if there is one."""
         written = None
-        for p, (requires_grad, version, address, grad) in zip(self._held, self._before, strict=True):
+        for p, requires_grad, version, data, grad in self._before:
             if p.grad is not grad:
                 p.grad = grad
             if p.requires_grad != requires_grad:
                 p.requires_grad_(requires_grad)
-            if p._version != version or p.data_ptr() != address:
+            if p._version != version or p.data_ptr() != data.data_ptr():
                 written = p
+            if p.data_ptr() != data.data_ptr():
+                p.data = data
         return written
 
 
@@ -169,20 +187,23 @@ class _Buffers:
         for buffer in inventory.buffers:
             by_kind.setdefault((buffer.dtype, buffer.device), []).append(buffer)
         # One flat copy for each kind: a model has hundreds of small buffers, and a copy of each would take longer.
-        self._values = [(tensors, _flat(tensors)) for tensors in by_kind.values()]
+        self._values = [(tensors, [t.shape for t in tensors], _flat(tensors)) for tensors in by_kind.values()]
 
     def restore(self) -> None:
         for table, before in self._tables:
             if len(table) != len(before) or any(table.get(name) is not tensor for name, tensor in before):
                 table.clear()
                 table.update(before)
-        for tensors, flat in self._values:
+        for tensors, shapes, flat in self._values:
             if torch.equal(_flat(tensors), flat):
                 continue
-            for tensor, value in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+            values = torch.split(flat, [shape.numel() for shape in shapes])
+            for tensor, shape, value in zip(tensors, shapes, values, strict=True):
                 # Only what changed is written: a write would invalidate graphs that the user holds through this buffer.
-                if not torch.equal(tensor.reshape(-1), value):
-                    tensor.copy_(value.view(tensor.shape))
+                if tensor.shape != shape:
+                    tensor.data = value.view(shape).clone()
+                elif not torch.equal(tensor.reshape(-1), value):
+                    tensor.copy_(value.view(shape))
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:
