@@ -298,18 +298,18 @@ def _message(
     explanation: Explanation, region: Region, rule: Metric, value: float, wanted: float, passed: bool, inside: bool
 ) -> str:
     verb = "is" if passed == inside else "is not"
-    needs = f"needs {_number(wanted)}" if inside else f"allowed {_number(wanted)}"
-    shown = _number(value, wanted)
+    shown, needed = _told_apart(value, wanted)
+    needs = f"needs {needed}" if inside else f"allowed {needed}"
     return f"{_class(explanation)} {verb} explained by {_brief(region)}: {rule.title} {shown}, {needs}"
 
 
-def _number(value: float, other: float | None = None) -> str:
-    """Two decimals, or as many as it takes to tell the value from the threshold that it missed."""
+def _told_apart(value: float, threshold: float) -> tuple[str, str]:
+    """Both with two decimals, or as many as it takes to tell the value from the threshold that it missed."""
     for digits in range(2, 7):
-        text = f"{value:.{digits}f}"
-        if other is None or value == other or text != f"{other:.{digits}f}":
-            return text
-    return repr(value)
+        texts = f"{value:.{digits}f}", f"{threshold:.{digits}f}"
+        if value == threshold or texts[0] != texts[1]:
+            return texts
+    return repr(value), repr(threshold)
 
 
 def _brief(region: Region) -> str:

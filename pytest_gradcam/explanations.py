@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from pytest_gradcam.cam.explain import ModelLike, Options, explain_input_classes
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.scores import ClassLike
 from pytest_gradcam.errors import ClassError, ImageError, ZeroEvidenceWarning
-from pytest_gradcam.images import Prepared, prepare
+from pytest_gradcam.images import Look, Prepared, prepare, prepare_batch
 from pytest_gradcam.transforms import Transform
 
 
@@ -56,7 +58,7 @@ def explain(
 
 def explain_prepared(model: ModelLike, prepared: Prepared, cls: ClassLike, options: Options) -> Explanation:
     """`explain` for an image that is prepared already; zero evidence passes without a warning."""
-    (explanation,) = explain_inputs(model, prepared.tensor, [cls], [prepared.seen], options)
+    (explanation,) = explain_inputs(model, prepared.tensor, [cls], [prepared.look], options)
     return explanation
 
 
@@ -90,19 +92,13 @@ def explain_batch(
         ImageError: the images do not come to one size.
         GradcamError: as for `explain`.
     """
-    if isinstance(images, Tensor) and images.ndim != 4:
-        raise ImageError(f"the batch has shape {tuple(images.shape)}: pass (N, C, H, W), or a list of images")
-    prepared = [prepare(image, model=model, transform=transform) for image in images]
-    sizes = {tuple(p.tensor.shape[1:]) for p in prepared}
-    if len(sizes) > 1:
-        listed = ", ".join(str(size) for size in sorted(sizes))
-        raise ImageError(f"the images come to different sizes {listed}: a batch needs one; explain them one at a time")
     options = Options(method=method, layer=layer, engine=engine, device=device, labels=labels)
-    if not prepared:
-        raise ImageError("there are no images: the batch is empty")
-    asked = _one_for_each(classes, len(prepared))
-    inputs = images if isinstance(images, Tensor) else torch.cat([p.tensor for p in prepared])
-    return _warned(explain_inputs(model, inputs, asked, [p.seen for p in prepared], options))
+    if isinstance(images, Tensor) and transform is None:
+        inputs, looks = prepare_batch(images, model=model)
+    else:
+        each = [prepare(image, model=model, transform=transform) for image in _listed(images)]
+        inputs, looks = _prepared_together(each)
+    return _warned(explain_inputs(model, inputs, _one_for_each(classes, len(looks)), looks, options))
 
 
 def explain_classes(
@@ -133,17 +129,36 @@ def explain_classes(
     Raises:
         GradcamError: as for `explain`.
     """
-    if isinstance(classes, Tensor):
+    if isinstance(classes, Tensor | np.ndarray):
         classes = classes.tolist()
     if isinstance(classes, str) or (classes is not None and not isinstance(classes, Sequence)):
         raise ClassError(f"classes is {classes!r}: pass a list of classes, or None for all")
     prepared = prepare(image, model=model, transform=transform)
     options = Options(method=method, layer=layer, engine=engine, device=device, labels=labels)
-    return _warned(explain_input_classes(model, prepared.tensor, classes, prepared.seen, options))
+    return _warned(explain_input_classes(model, prepared.tensor, classes, prepared.look, options))
+
+
+def _listed(images: Tensor | Sequence[object]) -> Iterable[object]:
+    if isinstance(images, Tensor | np.ndarray):
+        if images.ndim != 4:  # the rows of a single picture would pass for grey pictures
+            raise ImageError(f"the batch has shape {tuple(images.shape)}: pass (N, C, H, W), or a list of images")
+    elif isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Iterable):
+        raise ImageError(f"the batch is a {type(images).__name__}: pass a list of images, or one image to explain")
+    return images
+
+
+def _prepared_together(prepared: list[Prepared]) -> tuple[Tensor, list[Look]]:
+    if not prepared:
+        raise ImageError("there are no images: the batch is empty")
+    sizes = {tuple(p.tensor.shape[1:]) for p in prepared}
+    if len(sizes) > 1:
+        listed = ", ".join(str(size) for size in sorted(sizes))
+        raise ImageError(f"the images come to different sizes {listed}: a batch needs one; explain them one at a time")
+    return torch.cat([p.tensor for p in prepared]), [p.look for p in prepared]
 
 
 def _one_for_each(classes: Sequence[ClassLike] | Tensor | ClassLike, count: int) -> list[ClassLike]:
-    if isinstance(classes, Tensor):
+    if isinstance(classes, Tensor | np.ndarray):
         classes = classes.tolist()
     if isinstance(classes, Sequence) and not isinstance(classes, str):
         if len(classes) != count:

@@ -6,8 +6,12 @@ tensors, and carries a region from the image frame into the input frame.
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,23 +38,31 @@ _UNSERVED_MODES = {
 }
 
 
+Look: TypeAlias = Callable[[], npt.NDArray[np.uint8]]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """An image made ready for a model.
 
     Attributes:
         tensor: (1, C, H, W), floating and finite: model input, where the transform left it or as the user gave it.
-        seen: uint8 (H, W, 3) RGB, what the model saw, in the input frame.
+        look: makes `seen`, what the model saw; called when somebody looks.
         frame: (height, width) of the image frame.
         transform: from the image frame to the input frame; None where the image was a tensor and the frames are one.
         probe: how the transform answers black and white pictures of this size; None where it could not be told.
     """
 
     tensor: torch.Tensor
-    seen: npt.NDArray[np.uint8]
+    look: Look
     frame: tuple[int, int]
     transform: Transform | None
     probe: Probe | None = None
+
+    @property
+    def seen(self) -> npt.NDArray[np.uint8]:
+        """uint8 (H, W, 3) RGB, what the model saw, in the input frame."""
+        return self.look()
 
 
 def prepare(image: object, *, model: object = None, transform: Transform | None = None) -> Prepared:
@@ -80,7 +92,8 @@ def prepare(image: object, *, model: object = None, transform: Transform | None 
                 "transform, or the tensor without"
             )
         tensor = _model_input(image)
-        return Prepared(tensor, _seen_of_tensor(tensor[0], model), (tensor.shape[2], tensor.shape[3]), None)
+        look = partial(_seen_of_tensor, tensor[0], declared_config(model))
+        return Prepared(tensor, look, (tensor.shape[2], tensor.shape[3]), None)
     rgb = load(image)
     chosen = declared_transform(model) if transform is None else transform
     tensor = model_input(chosen, Image.fromarray(rgb))
@@ -88,10 +101,29 @@ def prepare(image: object, *, model: object = None, transform: Transform | None 
     try:
         between = probe(chosen, height, width)
     except Exception:  # a map needs no probe; `carry_region`, which does, tries again and lets the error out
-        return Prepared(tensor[None], _seen_of_tensor(tensor, None), (height, width), chosen)
+        return Prepared(tensor[None], partial(_seen_of_tensor, tensor, None), (height, width), chosen)
     shown = between.quotient(tensor.cpu().double().numpy()) if between.black.shape == tensor.shape else None
-    seen = _seen_of_tensor(tensor, None) if shown is None else _rgb(shown)
-    return Prepared(tensor[None], seen, (height, width), chosen, between)
+    look = partial(_seen_of_tensor, tensor, None) if shown is None else partial(np.asarray, _rgb(shown))
+    return Prepared(tensor[None], look, (height, width), chosen, between)
+
+
+def prepare_batch(images: torch.Tensor, *, model: object = None) -> tuple[torch.Tensor, list[Look]]:
+    """A batch of tensors made into model input, (N, C, H, W), and what makes the picture of each.
+
+    Raises:
+        ImageError: they are no model input.
+        NonFiniteError: NaN or infinity in one of them.
+    """
+    if images.ndim != 4:
+        raise ImageError(f"the batch has shape {tuple(images.shape)}: pass (N, C, H, W), or a list of images")
+    if len(images) == 0:
+        raise ImageError("there are no images: the batch is empty")
+    _model_input(images[:1])  # what is wrong with the kind of all is said of the first
+    tensor = _own(images)
+    for index, image in enumerate(tensor):
+        _refuse_non_finite(image[None], f"image {index} of the batch, of shape {tuple(image.shape)},")
+    config = declared_config(model)
+    return tensor, [partial(_seen_of_tensor, image, config) for image in tensor]
 
 
 def carry_region(region: Region, prepared: Prepared) -> npt.NDArray[np.float32]:
@@ -254,14 +286,21 @@ def _model_input(image: torch.Tensor) -> torch.Tensor:
         raise ImageError(f"{seen} has no pixels: {wanted}, none of them 0")
     if shape[-1] == 3 and min(shape[-3:-1]) >= 16:
         raise ImageError(f"{seen} has its channels last: {wanted}; pass image.permute(2, 0, 1)")
-    with torch.inference_mode(False):  # a clone made here can be differentiated through, wherever we were called
-        tensor = image.detach().as_subclass(torch.Tensor).clone()
+    tensor = _own(image)
     tensor = tensor if tensor.ndim == 4 else tensor[None]
     _refuse_non_finite(tensor, seen)
     return tensor
 
 
+def _own(image: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode(False):  # a clone made here can be differentiated through, wherever we were called
+        return image.detach().as_subclass(torch.Tensor).clone()
+
+
 def _refuse_non_finite(tensor: torch.Tensor, seen: str) -> None:
+    # NaN and infinity survive a sum, which is cheaper than a mask; only a sum that overflowed needs the mask.
+    if math.isfinite(float(tensor.sum(dtype=torch.float32))):
+        return
     odd = ~torch.isfinite(tensor)
     if odd.any():
         _, channel, row, column = odd.nonzero()[0].tolist()
@@ -272,10 +311,9 @@ def _refuse_non_finite(tensor: torch.Tensor, seen: str) -> None:
         )
 
 
-def _seen_of_tensor(tensor: torch.Tensor, model: object) -> npt.NDArray[np.uint8]:
+def _seen_of_tensor(tensor: torch.Tensor, config: Mapping[str, Any] | None) -> npt.NDArray[np.uint8]:
     """What a model input (C, H, W) looks like, by the model's mean and std where it declares them and they fit."""
     values = tensor.cpu().double().numpy()
-    config = declared_config(model)
     if config is not None and len(config["mean"]) == len(config["std"]) == len(values):
         natural = values * np.array(config["std"])[:, None, None] + np.array(config["mean"])[:, None, None]
         if natural.min() >= -_DECLARED_SLACK and natural.max() <= 1.0 + _DECLARED_SLACK:

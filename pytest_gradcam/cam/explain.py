@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,6 +47,7 @@ from pytest_gradcam.errors import (
     TargetLayerError,
 )
 
+Look: TypeAlias = Callable[[], npt.NDArray[np.uint8]]
 Pair: TypeAlias = tuple[Callable[[Tensor], Any], Callable[[Any], Any]]
 ModelLike: TypeAlias = nn.Module | Pair
 
@@ -88,7 +91,7 @@ def explain_inputs(
     model: ModelLike,
     inputs: Tensor,
     classes: Sequence[ClassLike],
-    seen: Sequence[npt.NDArray[np.uint8]],
+    looks: Sequence[Look],
     options: Options,
 ) -> list[Explanation]:
     """One map for each image of a batch, from one forward.
@@ -97,7 +100,7 @@ def explain_inputs(
         model: the model, or a (features, head) pair for the split engine.
         inputs: (N, C, H, W), model input, on any device.
         classes: for each image a class index, a label, a callable output → scalar tensor, or None.
-        seen: for each image uint8 (H, W, 3), what the model saw.
+        looks: for each image what makes the picture of what the model saw, uint8 (H, W, 3).
         options: how to compute.
 
     Raises:
@@ -109,14 +112,14 @@ def explain_inputs(
             raise ClassError(f"{len(classes)} classes for {inputs.shape[0]} images: pass one for each image, or None")
         captured = _capture(run, classes)
         raws = _raw_cams(run, captured, captured.gradient)
-        return _explanations(run, captured, raws, captured.facts, seen, started)
+        return _explanations(run, captured, raws, captured.facts, looks, started)
 
 
 def explain_input_classes(
     model: ModelLike,
     inputs: Tensor,
     classes: Sequence[ClassLike] | None,
-    seen: npt.NDArray[np.uint8],
+    look: Look,
     options: Options,
 ) -> list[Explanation]:
     """One map for each class of one image, from one forward.
@@ -125,7 +128,7 @@ def explain_input_classes(
         model: the model, or a (features, head) pair for the split engine.
         inputs: (1, C, H, W), model input, on any device.
         classes: class indices, labels or callables; None for all classes of the model.
-        seen: uint8 (H, W, 3), what the model saw.
+        look: makes the picture of what the model saw, uint8 (H, W, 3).
         options: how to compute.
 
     Raises:
@@ -158,7 +161,7 @@ def explain_input_classes(
                 scores[place] = float(score.detach())
                 raws[place] = _raw_cams(run, captured, gradient(score, tail, captured.name))[0]
         facts = facts_of(scores.tolist(), [indices.get(place) for place in range(len(asked))], rows)
-        return _explanations(run, captured, raws, facts, [seen] * len(asked), started)
+        return _explanations(run, captured, raws, facts, [look] * len(asked), started)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,7 +199,7 @@ def _prepared(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[_R
     inventory = Inventory.of(module)
     device = resolve_device(options.device, inventory.places)
     try:
-        with untouched(inventory, device, known=layers.is_known(module)), torch.enable_grad():
+        with untouched(inventory, device), torch.enable_grad():
             x = inputs.detach().to(device=device, dtype=inventory.dtype)
             if x.is_inference():
                 x = x.clone()
@@ -218,9 +221,24 @@ def _container(pair: Pair, options: Options) -> nn.Module:
         raise ModelTypeError('a pair (features, head) is for the split engine: pass engine="split", or the whole model')
     if options.layer is not None:
         raise TargetLayerError("a pair (features, head) is cut already: layer cannot be named too")
-    # Bound methods of one model (`model.forward_features`, `model.forward_head`) are taken for that model.
-    owners = [part if isinstance(part, nn.Module) else getattr(part, "__self__", None) for part in pair]
-    return nn.ModuleList([owner for owner in owners if isinstance(owner, nn.Module)])
+    # What a function uses besides modules has no state of a model's: eval mode and the rest are theirs alone.
+    return nn.ModuleList([module for part in pair for module in _modules_of(part)])
+
+
+def _modules_of(part: object) -> list[nn.Module]:
+    """The modules that a callable uses: itself, its owner, or what a function closes over, names or has as default."""
+    if isinstance(part, nn.Module):
+        return [part]
+    held: list[object] = [getattr(part, "__self__", None)]
+    if isinstance(part, partial):
+        held += [part.func, *part.args, *part.keywords.values()]
+        return [module for value in held if value is not None for module in _modules_of(value)]
+    if isinstance(part, FunctionType):
+        held += [cell.cell_contents for cell in part.__closure__ or ()]
+        held += [part.__globals__.get(name) for name in part.__code__.co_names]
+        held += [*(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
+    owners = [getattr(value, "__self__", value) for value in held]
+    return [owner for owner in owners if isinstance(owner, nn.Module)]
 
 
 def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
@@ -341,7 +359,7 @@ def _explanations(
     captured: _Captured,
     raws: npt.NDArray[np.float64],
     facts: Sequence[Fact],
-    seen: Sequence[npt.NDArray[np.uint8]],
+    looks: Sequence[Look],
     started: float,
 ) -> list[Explanation]:
     stored = raws.astype(np.float32)
@@ -366,7 +384,8 @@ def _explanations(
             engine=run.options.engine,
             device=str(run.device),
             seconds=seconds,
-            image=seen[i],
+            size=(int(run.inputs.shape[2]), int(run.inputs.shape[3])),
+            look=looks[i],
         )
         for i, fact in enumerate(facts)
     ]

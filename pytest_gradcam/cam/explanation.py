@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,8 @@ class Explanation:
         engine: `hooks` or `split`.
         device: the torch device that computed the map.
         seconds: wall time of the computation, in seconds; for a batch, its share.
-        image: uint8 (H, W, 3), what the model saw.
+        size: (H, W) of the input frame, in pixels.
+        look: makes `image`; called when somebody looks.
     """
 
     raw: npt.NDArray[np.float32]
@@ -52,7 +54,13 @@ class Explanation:
     engine: str
     device: str
     seconds: float
-    image: npt.NDArray[np.uint8]
+    size: tuple[int, int]
+    look: Callable[[], npt.NDArray[np.uint8]]
+
+    @cached_property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """uint8 (H, W, 3), what the model saw."""
+        return self.look()
 
     @cached_property
     def cam(self) -> npt.NDArray[np.float32]:
@@ -61,7 +69,7 @@ class Explanation:
         The minimum is not subtracted: that would turn noise into evidence. All zero where there is no evidence. Resized
         when it is first asked for: the maps of a thousand classes are small until somebody looks at them.
         """
-        height, width = self.image.shape[:2]
+        height, width = self.size
         positive = np.maximum(self.raw, 0.0)
         top = positive.max()
         if self.evidence <= 0 or top <= 0:

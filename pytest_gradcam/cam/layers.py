@@ -113,11 +113,6 @@ def _is_gone(asked: object) -> bool:
     return type(asked) is object or (isinstance(asked, weakref.ref) and asked() is None)
 
 
-def is_known(module: nn.Module) -> bool:
-    """Whether a target layer was found in this model before: then its forward was also seen to behave."""
-    return bool(_found.get(module))
-
-
 def forget(module: nn.Module) -> None:
     """Drop what was found for this model, so that the next call searches again."""
     _found.pop(module, None)

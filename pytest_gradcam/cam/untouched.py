@@ -56,7 +56,7 @@ class Inventory:
             if m is None or id(m) in seen:
                 continue
             seen.add(id(m))
-            modules.append(m)
+            modules.append(m)  # in the order of `modules()`: the first parameter is the one that meets the input
             for p in m._parameters.values():
                 if p is not None:
                     parameters[id(p)] = p
@@ -64,8 +64,8 @@ class Inventory:
             for b in m._buffers.values():
                 if b is not None:
                     buffers[id(b)] = b
-            ahead.extend(m._modules.values())  # type: ignore[arg-type]  # a child may be None: skipped above
-        places = list({t.device for t in (*parameters.values(), *buffers.values())})
+            ahead.extend(reversed(m._modules.values()))  # type: ignore[arg-type]  # a child may be None: skipped above
+        places = list(dict.fromkeys([t.device for t in (*parameters.values(), *buffers.values())]))
         if any(place.type == "meta" for place in places):
             raise ModelError("the model is on the meta device: its parameters have no values; load its weights first")
         return cls(module, modules, list(parameters.values()), tables, list(buffers.values()), places)
@@ -77,7 +77,7 @@ class Inventory:
 
 
 @contextmanager
-def untouched(inventory: Inventory, device: torch.device, *, known: bool) -> Iterator[None]:
+def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
     """Run the body with the model in eval mode on `device`, without autograd; put back everything, also on an error.
 
     Put back are each module's `training`, buffers, parameters' storage, `requires_grad` and `.grad`, hooks, the RNG
@@ -86,8 +86,6 @@ def untouched(inventory: Inventory, device: torch.device, *, known: bool) -> Ite
     Args:
         inventory: the model's parts.
         device: where to run.
-        known: whether the model was run here before. A forward that writes to its parameters is refused then, and is
-            not looked for again at every map.
 
     Raises:
         ModelError: the forward drew random numbers, or changed a parameter in place.
@@ -101,12 +99,14 @@ def untouched(inventory: Inventory, device: torch.device, *, known: bool) -> Ite
         for m in inventory.modules
         if m._backward_hooks or m._backward_pre_hooks
     ]
+    hooks = [
+        (table, tuple(table.items())) for m in inventory.modules for table in (m._forward_hooks, m._forward_pre_hooks)
+    ]
     states = RandomStates(device)
     caching = torch.is_autocast_cache_enabled()
     written = None
     with torch.inference_mode(False), torch.no_grad():
-        if not known:
-            _refuse_inference(inventory)
+        _refuse_inference(inventory)
         buffers = _Buffers(inventory)
         try:
             for m in inventory.modules:
@@ -120,19 +120,23 @@ def untouched(inventory: Inventory, device: torch.device, *, known: bool) -> Ite
             # autocast region would find them there without a graph.
             torch.set_autocast_cache_enabled(False)
             with _moved(inventory, device):
-                parameters = None if known else _Parameters(inventory)
+                parameters = _Parameters(inventory)
                 try:
                     yield
                 finally:
-                    written = None if parameters is None else parameters.restore()
+                    written = parameters.restore()
         finally:
             torch.set_autocast_cache_enabled(caching)
             for m, was in zip(inventory.modules, training, strict=True):
                 m.__dict__["training"] = was
             for m, call in compiled:
                 m._compiled_call_impl = call
-            for m, hooks, pre_hooks in backward:
-                m._backward_hooks, m._backward_pre_hooks = hooks, pre_hooks
+            for m, own, own_pre in backward:
+                m._backward_hooks, m._backward_pre_hooks = own, own_pre
+            for table, held in hooks:
+                if len(table) != len(held):  # a forward that registers hooks
+                    table.clear()
+                    table.update(held)
             buffers.restore()
             drawn = states.restore()
     kind = type(inventory.module).__name__

@@ -356,7 +356,7 @@ class TestBatches:
         with pytest.raises(ClassError, match="classes is empty: pass class indices, labels or callables, or None"):
             explain_classes(small(), picture(32, 32), [])
         with pytest.raises(ClassError, match="classes is empty"):
-            explain_input_classes(small(), picture(32, 32), [], np.zeros((32, 32, 3), np.uint8), Options())
+            explain_input_classes(small(), picture(32, 32), [], lambda: np.zeros((32, 32, 3), np.uint8), Options())
 
 
 class TestOptions:

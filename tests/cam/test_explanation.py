@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from pytest_gradcam import Explanation, SettingsError, explain
 from tests.models import apart, cam_of, coloured, picture, reads_colours, small
@@ -36,7 +38,8 @@ def explanation(raw: Any, height: int = 24, width: int = 36, **fields: Any) -> E
         "engine": "hooks",
         "device": "cpu",
         "seconds": 0.01,
-        "image": np.full((height, width, 3), 100, np.uint8),
+        "size": (height, width),
+        "look": lambda: np.full((height, width, 3), 100, np.uint8),
     }
     return Explanation(**{**known, **fields})
 
@@ -166,5 +169,9 @@ class TestTheValue:
     def test_holds_nothing_of_the_model(self) -> None:
         """Maps of a whole dataset may be kept: plain numbers and arrays, no tensor that holds a graph."""
         got = explain(small(), picture(32, 32), 1)
-        kinds = {type(value) for value in vars(got).values()}
-        assert kinds <= {np.ndarray, int, float, str, tuple, type(None)}
+        look, *values = sorted(vars(got).values(), key=lambda value: not isinstance(value, functools.partial))
+        assert {type(value) for value in values} <= {np.ndarray, int, float, str, tuple, type(None)}
+        assert isinstance(look, functools.partial)
+        (tensor,) = (value for value in look.args if isinstance(value, torch.Tensor))
+        assert tensor.grad_fn is None
+        assert not tensor.requires_grad

@@ -32,7 +32,8 @@ def explanation_of(raw: npt.NDArray[np.float32], height: int, width: int) -> Exp
         engine="hooks",
         device="cpu",
         seconds=0.0,
-        image=np.zeros((height, width, 3), np.uint8),
+        size=(height, width),
+        look=lambda: np.zeros((height, width, 3), np.uint8),
     )
 
 

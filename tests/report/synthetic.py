@@ -42,6 +42,7 @@ def photo(height: int = 96, width: int = 96) -> npt.NDArray[np.uint8]:
 
 
 def explanation(**changes: Any) -> Explanation:
+    image = changes.pop("image", photo())
     return replace(
         Explanation(
             raw=corner_raw(),
@@ -59,7 +60,8 @@ def explanation(**changes: Any) -> Explanation:
             engine="hooks",
             device="cpu",
             seconds=0.0312,
-            image=photo(),
+            size=image.shape[:2],
+            look=lambda: image,
         ),
         **changes,
     )
