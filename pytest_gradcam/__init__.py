@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     )
     from pytest_gradcam.cam import Explanation
     from pytest_gradcam.errors import (
-        AttentionError,
         ClassError,
         DeviceError,
         GradcamError,
@@ -33,13 +32,12 @@ if TYPE_CHECKING:
         TransformError,
         VacuousRegionError,
         VacuousThresholdError,
-        ZeroEvidenceError,
         ZeroEvidenceWarning,
     )
     from pytest_gradcam.explanations import explain, explain_batch, explain_classes
     from pytest_gradcam.regions import Region
     from pytest_gradcam.settings import Settings
-    from pytest_gradcam.verdicts import Verdict
+    from pytest_gradcam.verdicts import AttentionError, Verdict, ZeroEvidenceError
 
 __version__ = "0.1.0"
 
@@ -51,7 +49,6 @@ _HOME = {
     "explain": "explanations",
     "explain_batch": "explanations",
     "explain_classes": "explanations",
-    "AttentionError": "errors",
     "ClassError": "errors",
     "DeviceError": "errors",
     "GradcamError": "errors",
@@ -67,11 +64,12 @@ _HOME = {
     "TransformError": "errors",
     "VacuousRegionError": "errors",
     "VacuousThresholdError": "errors",
-    "ZeroEvidenceError": "errors",
     "ZeroEvidenceWarning": "errors",
     "Region": "regions",
     "Settings": "settings",
+    "AttentionError": "verdicts",
     "Verdict": "verdicts",
+    "ZeroEvidenceError": "verdicts",
 }
 
 __all__ = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,24 +18,28 @@ from pytest_gradcam import explanations
 from pytest_gradcam.cam.explain import ModelLike, Options
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.scores import ClassLike
-from pytest_gradcam.errors import (
-    AttentionError,
-    SettingsError,
-    VacuousRegionError,
-    VacuousThresholdError,
-    ZeroEvidenceError,
-)
+from pytest_gradcam.errors import VacuousRegionError, VacuousThresholdError
+from pytest_gradcam.explanations import ClassesLike, ExplainKeywords
 from pytest_gradcam.images import carry_region, prepare
 from pytest_gradcam.metrics import METRICS, Metric, chance, distance_to, energy, filled, peak
 from pytest_gradcam.regions import Region
 from pytest_gradcam.report.terminal import failure_text
-from pytest_gradcam.settings import Settings
-from pytest_gradcam.verdicts import Verdict
+from pytest_gradcam.settings import Settings, check_keywords
+from pytest_gradcam.verdicts import AttentionError, Verdict, ZeroEvidenceError
 
 # A region whose own mask gains less than this on chance is all but the whole picture: any map would pass inside it.
 BARELY_ABOVE_CHANCE = 1.1
+# A threshold at the bound of what a map can reach is served, whichever way the bound is rounded.
+ROUNDING = 1e-6
 
 Record = Callable[[Verdict], "str | None"]
+
+
+class AssertKeywords(ExplainKeywords, total=False):
+    """The keywords of the assertions, for whoever hands them on."""
+
+    metric: str
+    threshold: float | None
 
 
 def assert_attention_in_region(
@@ -46,7 +50,7 @@ def assert_attention_in_region(
     *,
     metric: str = "calibrated_energy",
     threshold: float | None = None,
-    **explain: Any,
+    **explain: Unpack[ExplainKeywords],
 ) -> Verdict:
     """The evidence for the class lies in the region.
 
@@ -71,8 +75,7 @@ def assert_attention_in_region(
         GradcamError: as for `explain`, and for unusable regions.
     """
     __tracebackhide__ = True
-    gradcam = Gradcam(Settings().with_(metric=metric, threshold=threshold, **explain))
-    return gradcam.assert_attention_in_region(model, image, bbox, cls)
+    return Gradcam().assert_attention_in_region(model, image, bbox, cls, metric=metric, threshold=threshold, **explain)
 
 
 def assert_attention_outside_region(
@@ -83,7 +86,7 @@ def assert_attention_outside_region(
     *,
     metric: str = "calibrated_energy",
     threshold: float | None = None,
-    **explain: Any,
+    **explain: Unpack[ExplainKeywords],
 ) -> Verdict:
     """The evidence for the class does not lie in the region: a watermark, a tag, the background.
 
@@ -108,8 +111,8 @@ def assert_attention_outside_region(
         GradcamError: as for `explain`, and for unusable regions.
     """
     __tracebackhide__ = True
-    gradcam = Gradcam(Settings().with_(metric=metric, outside_threshold=threshold, **explain))
-    return gradcam.assert_attention_outside_region(model, image, bbox, cls)
+    keywords: AssertKeywords = {"metric": metric, "threshold": threshold, **explain}
+    return Gradcam().assert_attention_outside_region(model, image, bbox, cls, **keywords)
 
 
 class Gradcam:
@@ -135,66 +138,94 @@ class Gradcam:
         changed = [name for name in names if getattr(settings, name) != getattr(plain, name)]
         return f"Gradcam({', '.join(f'{name}={getattr(settings, name)!r}' for name in changed)})"
 
-    def explain(self, model: ModelLike, image: object, cls: ClassLike = None, **keywords: Any) -> Explanation:
+    def explain(
+        self, model: ModelLike, image: object, cls: ClassLike = None, **keywords: Unpack[ExplainKeywords]
+    ) -> Explanation:
         """As the function `explain`, with these settings."""
-        return explanations.explain(model, image, cls, **_explain_arguments(self.settings.with_(**keywords)))
+        return explanations.explain(model, image, cls, **self._explain_arguments("explain", keywords))
 
     def explain_batch(
         self,
         model: ModelLike,
         images: Tensor | Sequence[object],
-        classes: Sequence[ClassLike] | ClassLike = None,
-        **keywords: Any,
+        classes: ClassesLike | ClassLike = None,
+        **keywords: Unpack[ExplainKeywords],
     ) -> list[Explanation]:
         """As the function `explain_batch`, with these settings."""
-        return explanations.explain_batch(model, images, classes, **_explain_arguments(self.settings.with_(**keywords)))
+        arguments = self._explain_arguments("explain_batch", keywords)
+        return explanations.explain_batch(model, images, classes, **arguments)
 
     def explain_classes(
-        self, model: ModelLike, image: object, classes: Sequence[ClassLike] | None = None, **keywords: Any
+        self,
+        model: ModelLike,
+        image: object,
+        classes: ClassesLike | None = None,
+        **keywords: Unpack[ExplainKeywords],
     ) -> list[Explanation]:
         """As the function `explain_classes`, with these settings."""
-        arguments = _explain_arguments(self.settings.with_(**keywords))
+        arguments = self._explain_arguments("explain_classes", keywords)
         return explanations.explain_classes(model, image, classes, **arguments)
 
     def assert_attention_in_region(
-        self, model: ModelLike, image: object, bbox: object, cls: ClassLike = None, **keywords: Any
+        self,
+        model: ModelLike,
+        image: object,
+        bbox: object,
+        cls: ClassLike = None,
+        **keywords: Unpack[AssertKeywords],
     ) -> Verdict:
         """As the function `assert_attention_in_region`, with these settings."""
         __tracebackhide__ = True
-        settings = self.settings.with_(**keywords)
-        return self._judge("assert_attention_in_region", True, settings.threshold, settings, model, image, bbox, cls)
+        return self._judge("assert_attention_in_region", True, model, image, bbox, cls, keywords)
 
     def assert_attention_outside_region(
-        self, model: ModelLike, image: object, bbox: object, cls: ClassLike = None, **keywords: Any
+        self,
+        model: ModelLike,
+        image: object,
+        bbox: object,
+        cls: ClassLike = None,
+        **keywords: Unpack[AssertKeywords],
     ) -> Verdict:
         """As the function `assert_attention_outside_region`, with these settings."""
         __tracebackhide__ = True
-        if "threshold" in keywords:
-            keywords["outside_threshold"] = keywords.pop("threshold")
-        settings = self.settings.with_(**keywords)
-        threshold = settings.outside_threshold
-        return self._judge("assert_attention_outside_region", False, threshold, settings, model, image, bbox, cls)
+        return self._judge("assert_attention_outside_region", False, model, image, bbox, cls, keywords)
+
+    def _explain_arguments(self, operation: str, keywords: ExplainKeywords) -> ExplainKeywords:
+        check_keywords(operation, keywords, ExplainKeywords.__annotations__)
+        return _explain_arguments(self.settings.with_(**keywords))
 
     def _judge(
         self,
         assertion: str,
         inside: bool,
-        threshold: float | None,
-        settings: Settings,
         model: ModelLike,
         image: object,
         bbox: object,
         cls: ClassLike,
+        keywords: AssertKeywords,
     ) -> Verdict:
         __tracebackhide__ = True
-        if settings.metric not in METRICS:
-            raise SettingsError(f"unknown metric {settings.metric!r}: the metrics are {', '.join(METRICS)}")
+        check_keywords(assertion, keywords, AssertKeywords.__annotations__)
+        changed: dict[str, Any] = dict(keywords)
+        threshold = changed.pop("threshold", None)
+        if threshold is not None:  # None takes the settings, and then the metric's default
+            changed["threshold" if inside else "outside_threshold"] = threshold
+        settings = self.settings.with_(**changed)
         region = Region.of(bbox)
-        arguments = _explain_arguments(settings)
-        prepared = prepare(image, model=model, transform=arguments.pop("transform"))
+        prepared = prepare(image, model=model, transform=settings.transform)
         mask = carry_region(region, prepared)
-        explanation = explanations.explain_prepared(model, prepared, cls, Options(**arguments))
-        verdict = judge_region(explanation, region, mask, assertion, settings.metric, threshold, inside=inside)
+        options = Options(
+            method=settings.method,
+            layer=settings.layer,
+            engine=settings.engine,
+            device=settings.device,
+            labels=settings.labels,
+        )
+        explanation = explanations.explain_prepared(model, prepared, cls, options)
+        wanted = settings.threshold if inside else settings.outside_threshold
+        verdict = judge_region(
+            explanation, region, mask, assertion, settings.metric, wanted, inside=inside, frame=prepared.frame
+        )
         overlay = None if self._record is None else self._record(verdict)
         if not verdict.passed:
             raise AttentionError(failure_text(verdict, overlay), verdict)
@@ -210,6 +241,7 @@ def judge_region(
     threshold: float | None,
     *,
     inside: bool,
+    frame: tuple[int, int],
 ) -> Verdict:
     """Measure one map against one region and judge it.
 
@@ -221,11 +253,12 @@ def judge_region(
         metric: name of the metric.
         threshold: what is needed; None for the metric's default.
         inside: whether attention is wanted inside the region, or not.
+        frame: (height, width) of the image frame.
 
     Raises:
         ZeroEvidenceError: the map is zero everywhere.
-        VacuousRegionError: the region cannot be told from the whole picture.
-        VacuousThresholdError: the map that the threshold is meant to reject would pass it.
+        VacuousRegionError: the region cannot be told from the whole picture, or not on this grid.
+        VacuousThresholdError: the map that the threshold is meant to reject would pass it, or no map could.
     """
     __tracebackhide__ = True
     if explanation.evidence <= 0:
@@ -236,7 +269,7 @@ def judge_region(
         )
     by_chance, by_filling = chance(mask), filled(mask, explanation.grid)
     if by_filling < BARELY_ABOVE_CHANCE * by_chance:
-        raise _whole_picture(region, by_chance, inside)
+        raise _vacuous_region(explanation, region, by_chance, by_filling, inside)
     rule = METRICS[metric]
     default = rule.inside if inside else rule.outside(by_chance, by_filling)
     wanted = default if threshold is None else float(threshold)
@@ -259,12 +292,22 @@ def judge_region(
         peak_distance=distance_to(mask, (x, y)),
         region=region,
         mask=mask,
+        frame=frame,
         explanation=explanation,
         message=_message(explanation, region, rule, value, wanted, passed, inside),
     )
 
 
-def _whole_picture(region: Region, by_chance: float, inside: bool) -> VacuousRegionError:
+def _vacuous_region(
+    explanation: Explanation, region: Region, by_chance: float, by_filling: float, inside: bool
+) -> VacuousRegionError:
+    if by_chance < 0.5:  # a small region is not the whole picture: it is the grid that cannot show it
+        rows, columns = explanation.grid
+        return VacuousRegionError(
+            f"{region} cannot be told from the rest on the {rows}×{columns} grid of {explanation.layer}: a map that "
+            f"fills it has energy {by_filling:.2g}, a uniform one {by_chance:.2g}. Use a larger region, or name an "
+            "earlier layer with a finer grid: layer=…"
+        )
     covers = f"{region} covers {by_chance:.0%} of what the model sees"
     if inside:
         return VacuousRegionError(
@@ -292,6 +335,17 @@ def _check_threshold(rule: Metric, wanted: float, by_chance: float, by_filling: 
             f"{rule.title} {wanted:g} outside would be passed by any map: one that fills this region "
             f"evenly has {most:.2f}. Use a lower threshold"
         )
+    least, most = rule.least(by_chance, by_filling), rule.most(by_chance, by_filling)
+    if inside and wanted > most + ROUNDING * abs(most):
+        raise VacuousThresholdError(
+            f"{rule.title} {wanted:g} inside is what no map could pass: the most that there can be in this region is "
+            f"{most:.2f}. Use a lower threshold"
+        )
+    if not inside and wanted < least - ROUNDING * abs(least):
+        raise VacuousThresholdError(
+            f"{rule.title} {wanted:g} outside is what no map could pass: the least that there can be in this region is "
+            f"{least:.2f}. Use a higher threshold"
+        )
 
 
 def _message(
@@ -300,7 +354,7 @@ def _message(
     verb = "is" if passed == inside else "is not"
     shown, needed = _told_apart(value, wanted)
     needs = f"needs {needed}" if inside else f"allowed {needed}"
-    return f"{_class(explanation)} {verb} explained by {_brief(region)}: {rule.title} {shown}, {needs}"
+    return f"{_class(explanation)} {verb} explained by {region.noun}: {rule.title} {shown}, {needs}"
 
 
 def _told_apart(value: float, threshold: float) -> tuple[str, str]:
@@ -312,18 +366,13 @@ def _told_apart(value: float, threshold: float) -> tuple[str, str]:
     return repr(value), repr(threshold)
 
 
-def _brief(region: Region) -> str:
-    """The region without its numbers: they stand further down."""
-    return str(region).split(" (")[0]
-
-
 def _class(explanation: Explanation) -> str:
     if explanation.cls is None:
         return "the score"
     return f"class {explanation.cls}" + (f" ({explanation.label})" if explanation.label is not None else "")
 
 
-def _explain_arguments(settings: Settings) -> dict[str, Any]:
+def _explain_arguments(settings: Settings) -> ExplainKeywords:
     return {
         "method": settings.method,
         "layer": settings.layer,

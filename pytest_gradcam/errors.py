@@ -1,31 +1,14 @@
-"""The error family. Every room raises from here; this module imports nothing of the project.
+"""The error family: what cannot be judged. Every room raises from here; this module imports nothing of the project.
 
-A verdict that failed is an `AttentionError` (an `AssertionError`); a question that could not be judged is one of the
-others, and each of those is also a `ValueError` or a `TypeError`, so that callers who know nothing of us catch them.
+Each error is also a `ValueError` or a `TypeError`, so that callers who know nothing of us catch it. A verdict that
+failed is an `AttentionError`, which stands in `verdicts`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pytest_gradcam.verdicts import Verdict
-
 
 class GradcamError(Exception):
     """Base of everything that pytest-gradcam raises on its own account."""
-
-
-class AttentionError(GradcamError, AssertionError):
-    """A verdict that failed. `verdict` holds the evidence; `None` only where there was no map to measure."""
-
-    def __init__(self, message: str, verdict: Verdict | None = None) -> None:
-        super().__init__(message)
-        self.verdict = verdict
-
-
-class ZeroEvidenceError(AttentionError):
-    """The map is zero everywhere: nothing in the image, as the target layer sees it, speaks for the score."""
 
 
 class ImageError(GradcamError, ValueError):
@@ -53,7 +36,7 @@ class VacuousRegionError(RegionError):
 
 
 class VacuousThresholdError(GradcamError, ValueError):
-    """A threshold that the map it is meant to reject would pass."""
+    """A threshold that the map it is meant to reject would pass, or that no map could pass."""
 
 
 class ClassError(GradcamError, ValueError):

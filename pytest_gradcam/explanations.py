@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,21 @@ from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.scores import ClassLike
 from pytest_gradcam.errors import ClassError, ImageError, ZeroEvidenceWarning
 from pytest_gradcam.images import Look, Prepared, prepare, prepare_batch
+from pytest_gradcam.settings import checked_labels
 from pytest_gradcam.transforms import Transform
+
+ClassesLike: TypeAlias = Sequence[ClassLike] | Tensor | npt.NDArray[np.integer[Any]]
+
+
+class ExplainKeywords(TypedDict, total=False):
+    """The keywords of `explain`, `explain_batch` and `explain_classes`, for whoever hands them on."""
+
+    method: str
+    layer: str | nn.Module | None
+    engine: str
+    transform: Transform | None
+    device: str | torch.device
+    labels: Sequence[str] | None
 
 
 def explain(
@@ -52,7 +68,8 @@ def explain(
         GradcamError: one of its family for whatever cannot be explained; what the model raises passes unchanged.
     """
     prepared = prepare(image, model=model, transform=transform)
-    options = Options(method=method, layer=layer, engine=engine, device=device, labels=labels)
+    names = checked_labels("labels", labels)
+    options = Options(method=method, layer=layer, engine=engine, device=device, labels=names)
     return _warned([explain_prepared(model, prepared, cls, options)])[0]
 
 
@@ -65,7 +82,7 @@ def explain_prepared(model: ModelLike, prepared: Prepared, cls: ClassLike, optio
 def explain_batch(
     model: ModelLike,
     images: Tensor | Sequence[object],
-    classes: Sequence[ClassLike] | Tensor | ClassLike = None,
+    classes: ClassesLike | ClassLike = None,
     *,
     method: str = "auto",
     layer: str | nn.Module | None = None,
@@ -92,7 +109,8 @@ def explain_batch(
         ImageError: the images do not come to one size.
         GradcamError: as for `explain`.
     """
-    options = Options(method=method, layer=layer, engine=engine, device=device, labels=labels)
+    names = checked_labels("labels", labels)
+    options = Options(method=method, layer=layer, engine=engine, device=device, labels=names)
     if isinstance(images, Tensor) and transform is None:
         inputs, looks = prepare_batch(images, model=model)
     else:
@@ -104,7 +122,7 @@ def explain_batch(
 def explain_classes(
     model: ModelLike,
     image: object,
-    classes: Sequence[ClassLike] | Tensor | None = None,
+    classes: ClassesLike | None = None,
     *,
     method: str = "auto",
     layer: str | nn.Module | None = None,
@@ -134,7 +152,8 @@ def explain_classes(
     if isinstance(classes, str) or (classes is not None and not isinstance(classes, Sequence)):
         raise ClassError(f"classes is {classes!r}: pass a list of classes, or None for all")
     prepared = prepare(image, model=model, transform=transform)
-    options = Options(method=method, layer=layer, engine=engine, device=device, labels=labels)
+    names = checked_labels("labels", labels)
+    options = Options(method=method, layer=layer, engine=engine, device=device, labels=names)
     return _warned(explain_input_classes(model, prepared.tensor, classes, prepared.look, options))
 
 
@@ -157,7 +176,7 @@ def _prepared_together(prepared: list[Prepared]) -> tuple[Tensor, list[Look]]:
     return torch.cat([p.tensor for p in prepared]), [p.look for p in prepared]
 
 
-def _one_for_each(classes: Sequence[ClassLike] | Tensor | ClassLike, count: int) -> list[ClassLike]:
+def _one_for_each(classes: ClassesLike | ClassLike, count: int) -> list[ClassLike]:
     if isinstance(classes, Tensor | np.ndarray):
         classes = classes.tolist()
     if isinstance(classes, Sequence) and not isinstance(classes, str):

@@ -50,6 +50,7 @@ class Prepared:
         look: makes `seen`, what the model saw; called when somebody looks.
         frame: (height, width) of the image frame.
         transform: from the image frame to the input frame; None where the image was a tensor and the frames are one.
+        picture: uint8 (height, width, 3), upright RGB, in the image frame; None where the image was a tensor.
         probe: how the transform answers black and white pictures of this size; None where it could not be told.
     """
 
@@ -57,6 +58,7 @@ class Prepared:
     look: Look
     frame: tuple[int, int]
     transform: Transform | None
+    picture: npt.NDArray[np.uint8] | None = None
     probe: Probe | None = None
 
     @property
@@ -101,10 +103,10 @@ def prepare(image: object, *, model: object = None, transform: Transform | None 
     try:
         between = probe(chosen, height, width)
     except Exception:  # a map needs no probe; `carry_region`, which does, tries again and lets the error out
-        return Prepared(tensor[None], partial(_seen_of_tensor, tensor, None), (height, width), chosen)
+        return Prepared(tensor[None], partial(_seen_of_tensor, tensor, None), (height, width), chosen, rgb)
     shown = between.quotient(tensor.cpu().double().numpy()) if between.black.shape == tensor.shape else None
     look = partial(_seen_of_tensor, tensor, None) if shown is None else partial(np.asarray, _rgb(shown))
-    return Prepared(tensor[None], look, (height, width), chosen, between)
+    return Prepared(tensor[None], look, (height, width), chosen, rgb, between)
 
 
 def prepare_batch(images: torch.Tensor, *, model: object = None) -> tuple[torch.Tensor, list[Look]]:
@@ -135,13 +137,14 @@ def carry_region(region: Region, prepared: Prepared) -> npt.NDArray[np.float32]:
 
     Raises:
         RegionError: the region does not fit the image, or the transform crops it away.
-        TransformError: what the transform makes of a pixel depends on the rest of the picture.
+        TransformError: the transform is random, or where it puts a pixel depends on the rest of the picture.
     """
     height, width = prepared.frame
     coverage = region.rasterise(height, width)
-    if prepared.transform is None:
+    if prepared.transform is None or prepared.picture is None:
         return coverage
-    carried = carry(prepared.transform, coverage, prepared.probe)
+    answer = prepared.tensor[0].cpu().double().numpy()
+    carried = carry(prepared.transform, coverage, prepared.picture, answer, prepared.probe)
     left = float(carried.sum())
     if left < _LEAST_CARRIED:
         rows, columns = carried.shape

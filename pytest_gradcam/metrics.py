@@ -65,16 +65,23 @@ def calibrated_energy(cam: Map, mask: Map, grid: tuple[int, int]) -> float:
     return (energy(cam, mask) - by_chance) / (by_filling - by_chance)
 
 
+def inside(mask: Map) -> npt.NDArray[np.bool_]:
+    """The pixels of a soft mask that are inside, bool (H, W): those with at least half of the mask's maximum.
+
+    So a region that was thinned until it covers no pixel by half still has pixels; a mask of zeros has none.
+    """
+    found: npt.NDArray[np.bool_] = (mask >= 0.5 * min(1.0, float(mask.max()))) & (mask > 0)
+    return found
+
+
 def pointing_game(cam: Map, mask: Map) -> float:
     """1.0 if the map's maximum lies inside the region, else 0.0; tied maxima must all lie inside (Zhang et al., 2016).
-
-    A pixel of a soft mask is inside from one half.
 
     Raises:
         ValueError: the shapes differ, or the map is not finite or has no mass.
     """
     _check(cam, mask)
-    return float(bool((mask[_tied(cam)] >= 0.5).all()))
+    return float(bool(inside(mask)[_tied(cam)].all()))
 
 
 def peak(cam: Map) -> tuple[int, int]:
@@ -85,10 +92,14 @@ def peak(cam: Map) -> tuple[int, int]:
 
 
 def distance_to(mask: Map, point: tuple[int, int]) -> float:
-    """Pixels from (x, y) to the nearest pixel of the region; 0 inside, infinity where the region has no pixel."""
-    ys, xs = np.nonzero(mask >= 0.5)
+    """Pixels from (x, y) to the nearest pixel inside the region; 0 inside.
+
+    Raises:
+        ValueError: the region has no pixel.
+    """
+    ys, xs = np.nonzero(inside(mask))
     if len(xs) == 0:
-        return float("inf")
+        raise ValueError("the region's mask is zero everywhere: there is no distance to it")
     return float(np.sqrt(((xs - point[0]) ** 2 + (ys - point[1]) ** 2).min()))
 
 
@@ -133,6 +144,8 @@ class Metric:
         measure: (cam, mask, grid) → value.
         at_chance: (chance, filled) → the value of a uniform map.
         at_filled: (chance, filled) → the value of a map that fills the region evenly.
+        least: (chance, filled) → a value that no map is below.
+        most: (chance, filled) → a value that no map is above.
         inside: default threshold of assertions that ask for attention inside.
         outside: (chance, filled) → default threshold of assertions that ask for no attention inside.
     """
@@ -141,6 +154,8 @@ class Metric:
     measure: Callable[[Map, Map, tuple[int, int]], float]
     at_chance: Callable[[float, float], float]
     at_filled: Callable[[float, float], float]
+    least: Callable[[float, float], float]
+    most: Callable[[float, float], float]
     inside: float
     outside: Callable[[float, float], float]
 
@@ -151,6 +166,8 @@ METRICS: dict[str, Metric] = {
         calibrated_energy,
         at_chance=lambda chance, filled: 0.0,
         at_filled=lambda chance, filled: 1.0,
+        least=lambda chance, filled: -chance / (filled - chance),
+        most=lambda chance, filled: (1.0 - chance) / (filled - chance),
         inside=0.15,
         # A small forbidden patch never holds much of a coarse map: no more than chance is the bound that finds it.
         outside=lambda chance, filled: 0.0,
@@ -160,6 +177,8 @@ METRICS: dict[str, Metric] = {
         lambda cam, mask, grid: energy(cam, mask),
         at_chance=lambda chance, filled: chance,
         at_filled=lambda chance, filled: filled,
+        least=lambda chance, filled: 0.0,
+        most=lambda chance, filled: 1.0,
         inside=0.5,
         outside=lambda chance, filled: chance,
     ),
@@ -169,6 +188,8 @@ METRICS: dict[str, Metric] = {
         # Every pixel of a uniform map is a tied maximum, and some lie outside; of a map that fills the region, none.
         at_chance=lambda chance, filled: 0.0,
         at_filled=lambda chance, filled: 1.0,
+        least=lambda chance, filled: 0.0,
+        most=lambda chance, filled: 1.0,
         inside=1.0,
         outside=lambda chance, filled: 0.0,
     ),

@@ -65,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from pytest_gradcam.settings import NAMES
 
     config.addinivalue_line("markers", _MARKER)
+    _refuse_unknown_keys(config)
     ini = {name: _ini_value(config, name) for name in NAMES if name != "transform"}
     options = {name: config.getoption(f"gradcam_{name}", None) for name in NAMES}
     config.stash[_RUN] = _Run(
@@ -225,6 +226,24 @@ def _settings(config: pytest.Config, marker: Mapping[str, Any], where: str = "")
         raise pytest.UsageError(f"{where}{error}") from None
 
 
+def _refuse_unknown_keys(config: pytest.Config) -> None:
+    """A misspelt name in the ini file would leave its test with the defaults; pytest itself only warns, and later."""
+    from pytest_gradcam.settings import NAMES, choices
+
+    # pytest lists the keys of the file nowhere in public since 9.1; where they are not found, nothing is refused.
+    written = vars(config).get("_inicfg") or vars(config).get("inicfg") or {}
+    overrides = [override.partition("=")[0] for override in config.getoption("override_ini", None) or ()]
+    for key in [*written, *overrides]:
+        if not key.startswith("gradcam_"):
+            continue
+        try:
+            config.getini(key)  # knows the names that others may have added, too
+        except (TypeError, ValueError):
+            known = [f"gradcam_{name}" for name in NAMES if name != "transform"]
+            if key not in known:
+                raise pytest.UsageError(f"unknown key {key!r} in the ini file: {choices(key, known)}") from None
+
+
 def _ini_value(config: pytest.Config, name: str) -> Any:
     try:
         return config.getini(f"gradcam_{name}")
@@ -252,7 +271,7 @@ def _shorten(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
 
     Where pytest runs in CI it would print the whole message, map and all, a second time.
     """
-    from pytest_gradcam.errors import AttentionError
+    from pytest_gradcam.verdicts import AttentionError
 
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None and call.excinfo is not None and isinstance(call.excinfo.value, AttentionError):

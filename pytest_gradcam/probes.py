@@ -1,7 +1,8 @@
-"""Where a transform puts pixels: found by pushing black, white and a mask through it, whatever its steps are.
+"""Where a transform puts pixels: found by pushing pictures through it, whatever its steps are.
 
 `(T(mask) - T(black)) / (T(white) - T(black))` is the mask in the input frame, and the same quotient of the picture is
-what the model saw of it. Arrays in, arrays out; knows no files and no regions.
+what the model saw of it. Whether the picture itself goes the way of black, white and the mask is then looked at with
+the region, and with what surrounds it, painted over in it. Arrays in, arrays out; knows no files and no regions.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from pytest_gradcam.errors import TransformError
-from pytest_gradcam.transforms import Transform, call, name
+from pytest_gradcam.transforms import Transform, call, name, random_error
 
 _LEAST_SPAN = 1 / 32  # of the largest: what is fainter between black and white drowns in 8-bit rounding
 _LOWEST, _HIGHEST = -0.35, 1.35  # bicubic and Lanczos overshoot by less
-_LEAST_SHARING = 0.05  # mean distance from 1 of a region plus its complement
+_SLACK = 0.25  # of the highest value of an area: what steps after a resize may change at its edges
+_ROUNDING = 0.03  # of white: what three 8-bit pictures miss together
+_MOST_MISSED = 0.25  # of the smaller one of two areas, the region and what surrounds it
+_SETTLED = 0.02  # of white: where the mask is fainter, the region's edge is not near
+_FLAT = 0.02  # standard deviation of a picture that shows nothing to compare
+_LEAST_CORRELATION = 0.8  # a stretched histogram keeps more; a flip or another crop, less
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,44 +73,113 @@ def probe(transform: Transform, height: int, width: int) -> Probe:
     return Probe(black, span, reacts)
 
 
-def carry(transform: Transform, coverage: npt.NDArray[np.float32], known: Probe | None) -> npt.NDArray[np.float32]:
-    """An area of the image frame, as the transform leaves it in the input frame.
+def carry(
+    transform: Transform,
+    coverage: npt.NDArray[np.float32],
+    picture: npt.NDArray[np.uint8],
+    answer: npt.NDArray[np.float64],
+    known: Probe | None,
+) -> npt.NDArray[np.float32]:
+    """An area of the picture, as the transform leaves it in the input frame.
 
-    The area is pushed through white on black, and once more black on white: where the transform treats each pixel on
-    its own, the two answers share out the picture between them.
+    The area is pushed through white on black, twice, and black on white: the two share out the frame between them. Then
+    the picture is pushed through with the area painted black and white, and with all but the area painted black and
+    white: the paint has to come out where the mask did, and around it the picture as it was.
 
     Args:
         transform: the transform.
         coverage: float32 (height, width) in [0, 1], in the image frame.
+        picture: uint8 (height, width, 3) RGB, in the image frame.
+        answer: float64 (C, H, W), what the transform made of the picture.
         known: the probe of this transform for this size, where it is at hand.
 
     Returns:
         float32 (H, W) in [0, 1], in the input frame.
 
     Raises:
-        TransformError: it does not treat each pixel on its own; or as `probe` raises.
+        TransformError: it is random, or where it puts a pixel depends on the rest of the picture; or as `probe` raises.
     """
     between = known if known is not None else probe(transform, *coverage.shape)
     levels = np.rint(coverage * 255.0).astype(np.uint8)
-    parts = []
-    for plane in (levels, 255 - levels):
-        output = _pushed(transform, Image.fromarray(plane).convert("RGB"), "region's")
-        if output.shape != between.black.shape:
-            raise TransformError(
-                f"{_cannot_carry(transform)}: it makes {output.shape} of the region's mask and {between.black.shape} "
-                f"of a black picture of the same size. {_MEND}"
-            )
-        parts.append(between.brightness(output))
-    carried, rest = parts
-    lowest, highest = float(carried.min()), float(carried.max())
-    sharing = float(np.abs(carried + rest - 1.0)[between.reacts.any(axis=0)].mean())
-    if lowest < _LOWEST or highest > _HIGHEST or sharing > _LEAST_SHARING:
+    mask = _brightness(transform, between, levels, "region's", "the region's mask")
+    if not np.array_equal(mask, _brightness(transform, between, levels, "region's", "the region's mask")):
+        raise random_error(transform)
+    rest = _brightness(transform, between, 255 - levels, "region's", "the region's inverse mask")
+    _refuse_unequal_shares(transform, between, mask, rest)
+    _refuse_another_way(transform, between, mask, levels, picture, answer)
+    return np.clip(mask, 0.0, 1.0).astype(np.float32)
+
+
+def _refuse_unequal_shares(
+    transform: Transform, between: Probe, mask: npt.NDArray[np.float64], rest: npt.NDArray[np.float64]
+) -> None:
+    lowest, highest = float(mask.min()), float(mask.max())
+    missed = _missed(np.abs(mask + rest - 1.0), mask, between)
+    if lowest < _LOWEST or highest > _HIGHEST or missed > _MOST_MISSED:
         raise TransformError(
             f"{_cannot_carry(transform)}: what it makes of a pixel depends on the rest of the picture. Between black, "
             f"0, and white, 1, the region's mask comes out from {lowest:.2f} to {highest:.2f}, and with its inverse "
-            f"it misses a sum of 1 by {sharing:.2f} on average. {_MEND}"
+            f"it misses a sum of 1 by {missed:.2f} of the smaller area. {_MEND}"
         )
-    return np.clip(carried, 0.0, 1.0).astype(np.float32)
+
+
+def _refuse_another_way(
+    transform: Transform,
+    between: Probe,
+    mask: npt.NDArray[np.float64],
+    levels: npt.NDArray[np.uint8],
+    picture: npt.NDArray[np.uint8],
+    answer: npt.NDArray[np.float64],
+) -> None:
+    """The mask is grey on its own; a transform that looks for colours or faces may treat the picture otherwise."""
+    own = between.brightness(_fitting(transform, between, answer, "the picture"))
+    for area, paint, place in ((mask, levels, "region"), (1.0 - mask, 255 - levels, "surroundings")):
+        share = paint[..., None] / 255.0
+        black, white = (
+            _brightness(
+                transform,
+                between,
+                np.rint(picture * (1.0 - share) + colour * share).astype(np.uint8),
+                "painted",
+                f"the picture with the {'region' if place == 'region' else 'surroundings of the region'} painted over",
+            )
+            for colour in (0.0, 255.0)
+        )
+        missed = _missed(area - np.abs(white - black), area, between)
+        if missed > _MOST_MISSED:
+            raise TransformError(
+                f"{_another_way(transform)}: of the {place}, painted over in the picture, {missed:.2f} of the smaller "
+                f"area does not come out where its mask does. {_MEND}"
+            )
+        if place == "region":
+            around = between.reacts.any(axis=0) & (np.abs(mask) < _SETTLED)
+            alike = max(_correlation(own[around], black[around]), _correlation(own[around], white[around]))
+            if alike < _LEAST_CORRELATION:
+                raise TransformError(
+                    f"{_another_way(transform)}: around the region, the picture as it is and with the region painted "
+                    f"over come out with a correlation of {alike:.2f}. {_MEND}"
+                )
+
+
+def _missed(deviation: npt.NDArray[np.float64], area: npt.NDArray[np.float64], between: Probe) -> float:
+    """What goes beyond rounding, as a share of the smaller one of an area and its complement; of 1 pixel at least."""
+    seen = between.reacts.any(axis=0)
+    deviation, inside = deviation[seen], np.clip(area[seen], 0.0, 1.0)
+    smaller = max(min(float(inside.sum()), float((1.0 - inside).sum())), 1.0)
+    allowed = max(_SLACK * float(inside.max()), _ROUNDING)
+    return float(np.maximum(deviation - allowed, 0.0).sum()) / smaller
+
+
+def _correlation(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
+    """Pearson's, so that a stretch of the histogram does not count; 1 where both are flat."""
+    if first.size == 0:
+        return 1.0
+    spreads = float(first.std()), float(second.std())
+    if max(spreads) < _FLAT:
+        return 1.0
+    if min(spreads) < 1e-9:
+        return 0.0
+    return float(((first - first.mean()) * (second - second.mean())).mean()) / (spreads[0] * spreads[1])
 
 
 _MEND = (
@@ -114,6 +189,31 @@ _MEND = (
 
 def _cannot_carry(transform: Transform) -> str:
     return f"the transform {name(transform)} cannot carry a region"
+
+
+def _another_way(transform: Transform) -> str:
+    return (
+        f"{_cannot_carry(transform)}: where it puts a pixel depends on the rest of the picture, and the picture goes "
+        "another way than the region's mask"
+    )
+
+
+def _brightness(
+    transform: Transform, between: Probe, planes: npt.NDArray[np.uint8], kind: str, shown: str
+) -> npt.NDArray[np.float64]:
+    output = _pushed(transform, Image.fromarray(planes).convert("RGB"), kind)
+    return between.brightness(_fitting(transform, between, output, shown))
+
+
+def _fitting(
+    transform: Transform, between: Probe, output: npt.NDArray[np.float64], shown: str
+) -> npt.NDArray[np.float64]:
+    if output.shape != between.black.shape:
+        raise TransformError(
+            f"{_cannot_carry(transform)}: it makes {output.shape} of {shown} and {between.black.shape} of a black "
+            f"picture of the same size. {_MEND}"
+        )
+    return output
 
 
 def _pushed(transform: Transform, picture: Image.Image, colour: str) -> npt.NDArray[np.float64]:

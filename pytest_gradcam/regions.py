@@ -141,6 +141,15 @@ class Region:
             np.maximum(part, block, out=part)
         return covered
 
+    @property
+    def noun(self) -> str:
+        """The region without its numbers: `the box`, `the 2 boxes`, `the polygon`, `the mask`, else `the region`."""
+        if all(isinstance(shape, Box) for shape in self.shapes):
+            return "the box" if len(self.shapes) == 1 else f"the {len(self.shapes)} boxes"
+        if len(self.shapes) > 1:
+            return "the region"
+        return "the polygon" if isinstance(self.shapes[0], Polygon) else "the mask"
+
     def __str__(self) -> str:
         if len(self.shapes) == 1:
             return str(self.shapes[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set as AbstractSet
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ class Settings:
         method: name of a CAM method, or `auto`: Grad-CAM on convolutional grids, HiResCAM on token grids.
         engine: how activations and gradients are obtained, `hooks` or `split`.
         device: where maps are computed: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`, `xpu:1`.
-        layer: the target layer: dotted name, module, several of them (fused), or None: found and checked.
+        layer: the target layer: dotted name, module, or None: found and checked.
         metric: what is measured and judged.
         threshold: value needed inside a region; None: the metric's own default.
         outside_threshold: value allowed by `assert_attention_outside_region`; None: the metric's own default.
@@ -71,7 +71,7 @@ class Settings:
         """
         for name in keywords:
             if name not in NAMES:
-                raise SettingsError(f"unknown setting {name!r}: {_choices(name, NAMES)}")
+                raise SettingsError(f"unknown setting {name!r}: {choices(name, NAMES)}")
         return replace(self, **keywords)
 
 
@@ -100,6 +100,18 @@ def resolve(
     return settings
 
 
+def check_keywords(operation: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a keyword that an operation does not take.
+
+    Raises:
+        SettingsError: names the keyword, the operation and the keywords that it takes.
+    """
+    known = tuple(known)
+    for name in given:
+        if name not in known:
+            raise SettingsError(f"unknown keyword {name!r} of {operation}: {choices(name, known)}")
+
+
 def spelling(source: str, name: str) -> str:
     """How a person writes the setting `name` in a source, `ini`, `option` or `marker`."""
     return _SPELLINGS[source].format(name=name, dashed=name.replace("_", "-"))
@@ -108,7 +120,7 @@ def spelling(source: str, name: str) -> str:
 def _one_of(known: tuple[str, ...]) -> Callable[[str, Any], str]:
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in known:
-            raise SettingsError(f"unknown {name} {value!r}: {_choices(value, known)}")
+            raise SettingsError(f"unknown {name} {value!r}: {choices(value, known)}")
         return value
 
     return check
@@ -117,7 +129,7 @@ def _one_of(known: tuple[str, ...]) -> Callable[[str, Any], str]:
 def _device(name: str, value: Any) -> str:
     text = str(value) if _is_torch_device(value) else value
     if not isinstance(text, str) or not _DEVICE.fullmatch(text):
-        raise SettingsError(f"unknown {name} {text!r}: {_choices(text, DEVICES)}")
+        raise SettingsError(f"unknown {name} {text!r}: {choices(text, DEVICES)}")
     return text
 
 
@@ -133,6 +145,8 @@ def _number(name: str, value: Any) -> float | None:
         if isinstance(value, bool):
             raise TypeError
         number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        raise SettingsError(f"{name} is too large for a number: give one such as 0.15") from None
     except (TypeError, ValueError):
         raise SettingsError(f"{name} {value!r} is not a number: give one such as 0.15") from None
     if not math.isfinite(number):
@@ -143,11 +157,13 @@ def _number(name: str, value: Any) -> float | None:
 def _layer(name: str, value: Any) -> Any:
     if value is None or _is_layer(value):
         return value
-    if isinstance(value, (list, tuple)) and value and all(map(_is_layer, value)):
-        return tuple(value)
+    if isinstance(value, (list, tuple)):
+        raise SettingsError(
+            f"{name} is a {type(value).__name__}, and this release does not fuse the maps of several layers: give one "
+            "layer, or None to have it found"
+        )
     raise SettingsError(
-        f"{name} {value!r} is no layer: give the dotted name of a module, such as 'layer4.1', the module itself, "
-        "or a list of these"
+        f"{name} {value!r} is no layer: give the dotted name of a module, such as 'layer4.1', or the module itself"
     )
 
 
@@ -165,11 +181,21 @@ def _folder(name: str, value: Any) -> str:
     return text
 
 
-def _labels(name: str, value: Any) -> tuple[str, ...] | None:
+def checked_labels(name: str, value: Any) -> tuple[str, ...] | None:
+    """Class names as a tuple, in class order.
+
+    Raises:
+        SettingsError: no list of strings, or one string that holds several names.
+    """
     if value is None:
         return None
-    if not isinstance(value, str) and isinstance(value, Iterable):
+    if isinstance(value, Iterable) and not isinstance(value, (str, AbstractSet, Mapping)):  # these have no order
         labels = tuple(value)
+        if len(labels) == 1 and isinstance(labels[0], str) and "," in labels[0]:
+            raise SettingsError(
+                f"{name} holds one name with commas in it, {labels[0]!r}: write one a line in the ini file, or pass a "
+                "list of strings"
+            )
         if labels and all(isinstance(label, str) for label in labels):
             return labels
     raise SettingsError(f"{name} {value!r} are no class names: give a list of strings, in the order of the classes")
@@ -182,7 +208,7 @@ def _transform(name: str, value: Any) -> Callable[..., Any] | None:
     return transform
 
 
-def _choices(value: Any, known: Iterable[str]) -> str:
+def choices(value: Any, known: Iterable[str]) -> str:
     """The values that are served, and the one that was probably meant."""
     from difflib import get_close_matches  # only a mistake pays for it
 
@@ -202,7 +228,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "threshold": _number,
     "outside_threshold": _number,
     "output_dir": _folder,
-    "labels": _labels,
+    "labels": checked_labels,
     "transform": _transform,
 }
 NAMES: Final = tuple(field.name for field in fields(Settings))

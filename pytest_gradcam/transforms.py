@@ -144,22 +144,45 @@ def _timm_transform(
 def model_input(transform: Transform, picture: Image.Image) -> torch.Tensor:
     """What the transform makes of a picture, (C, H, W), checked to be finite and always the same.
 
-    A transform seen for the first time is called 8 times on the picture, later twice, and its answers are compared
-    bit by bit.
+    The picture is pushed through twice. A transform seen for the first time is called 8 times before, on noise of the
+    picture's size, in which a flip or another crop cannot hide as it can in an even picture; on the picture where it
+    cannot serve noise. The answers are compared bit by bit.
 
     Raises:
         TransformError: it is random, or gives no finite float tensor (C, H, W) or (1, C, H, W).
     """
+    if not _known.holds(transform):
+        closely = _noise(picture.width, picture.height)
+        try:
+            first = call(transform, closely)
+        except Exception:  # as a transform that looks for a face: what it raises for the picture itself counts
+            closely = picture
+            first = call(transform, closely)
+        _compare(transform, closely, first, _FIRST_CALLS)
     first = call(transform, picture)
-    for _ in range(1, _LATER_CALLS if _known.holds(transform) else _FIRST_CALLS):
-        again = call(transform, picture)
-        if (first.dtype, first.device) != (again.dtype, again.device) or not torch.equal(first, again):
-            raise TransformError(
-                f"the transform {name(transform)} is random: it answered the same picture differently when it was "
-                "asked again. Pass the transform that the model is evaluated with, without augmentation"
-            )
+    _compare(transform, picture, first, _LATER_CALLS)
     _known.add(transform)
     return first
+
+
+def _noise(width: int, height: int) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def _compare(transform: Transform, picture: Image.Image, first: torch.Tensor, calls: int) -> None:
+    for _ in range(1, calls):
+        again = call(transform, picture)
+        if (first.dtype, first.device) != (again.dtype, again.device) or not torch.equal(first, again):
+            raise random_error(transform)
+
+
+def random_error(transform: Transform) -> TransformError:
+    """What is raised for a transform that answered the same picture differently."""
+    return TransformError(
+        f"the transform {name(transform)} is random: it answered the same picture differently when it was asked again. "
+        "Pass the transform that the model is evaluated with, without augmentation"
+    )
 
 
 def call(transform: Transform, picture: Image.Image) -> torch.Tensor:

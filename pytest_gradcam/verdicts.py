@@ -1,9 +1,11 @@
-"""Verdict: one judged measurement. A value: it neither measures nor draws."""
+"""Verdict, one judged measurement, and the errors of those that failed. Values: nothing here measures or draws."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pytest_gradcam.errors import GradcamError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +34,7 @@ class Verdict:
         peak_distance: pixels of the input frame from the peak to the region; 0 inside.
         region: the region as the user gave it, in the image frame.
         mask: float32 (H, W) in [0, 1]: the region in the input frame.
+        frame: (height, width) of the image frame, in pixels.
         explanation: the map that was judged and what it was computed from.
         message: the first line of what a person reads.
     """
@@ -50,8 +53,12 @@ class Verdict:
     peak_distance: float
     region: Region
     mask: npt.NDArray[np.float32]
+    frame: tuple[int, int]
     explanation: Explanation
     message: str
+
+    def __repr__(self) -> str:
+        return f"Verdict({'passed' if self.passed else 'failed'}, {self.message})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain scalars, strings and lists: what may cross a process border or be written to a file."""
@@ -70,11 +77,14 @@ class Verdict:
             "peak": list(self.peak),
             "peak_distance": self.peak_distance,
             "region": str(self.region),
+            "frame": list(self.frame),
             "cls": explanation.cls,
             "label": explanation.label,
             "score": explanation.score,
             "probability": explanation.probability,
             "predicted": explanation.predicted,
+            "predicted_label": explanation.predicted_label,
+            "predicted_probability": explanation.predicted_probability,
             "evidence": explanation.evidence,
             "layer": explanation.layer,
             "grid": list(explanation.grid),
@@ -84,3 +94,19 @@ class Verdict:
             "seconds": explanation.seconds,
             "message": self.message,
         }
+
+
+class AttentionError(GradcamError, AssertionError):
+    """A verdict that failed. `verdict` holds the evidence; `None` only where there was no map to measure."""
+
+    def __init__(self, message: str, verdict: Verdict | None = None) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+
+
+class ZeroEvidenceError(AttentionError):
+    """The map is zero everywhere: nothing in the image, as the target layer sees it, speaks for the score."""
+
+
+for _public in (AttentionError, ZeroEvidenceError):  # as in `errors`: where a person imports them from
+    _public.__module__ = "pytest_gradcam"

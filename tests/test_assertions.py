@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from pytest_gradcam import (
 )
 from pytest_gradcam.assertions import judge_region
 from pytest_gradcam.cam import Explanation
-from pytest_gradcam.metrics import METRICS, filled
+from pytest_gradcam.metrics import METRICS, chance, filled
 from pytest_gradcam.regions import Region
 from tests.models import Floats, cam_of, coloured, reads_colours
 
@@ -118,9 +119,9 @@ class TestInside:
         [
             (list(RED), "the box"),
             ([RED, EMPTY], "the 2 boxes"),
-            (mask_of(RED).astype(bool), "the mask of 256 pixels"),
-            ([(8, 16), (24, 16), (24, 32), (8, 32)], "the polygon of 4 points"),
-            (Region.of(RED) | Region.of(EMPTY), "the"),
+            (mask_of(RED).astype(bool), "the mask"),
+            ([(8, 16), (24, 16), (24, 32), (8, 32)], "the polygon"),
+            (Region.of(RED) | Region.of(mask_of(EMPTY).astype(bool)), "the region"),
         ],
     )
     def test_takes_any_region(self, bbox: Any, name: str) -> None:
@@ -321,7 +322,93 @@ class TestNothingIsVacuous:
     def test_a_threshold_that_is_no_number_does_not_pass_the_judge_either(self, threshold: float, inside: bool) -> None:
         mask = mask_of(RED).astype(np.float32)
         with pytest.raises(VacuousThresholdError, match="is not finite: give a number"):
-            judge_region(self.map(), Region.of(RED), mask, "ask", "calibrated_energy", threshold, inside=inside)
+            judge_region(
+                self.map(), Region.of(RED), mask, "ask", "calibrated_energy", threshold, inside=inside, frame=(64, 64)
+            )
+
+    @pytest.mark.parametrize(
+        ("metric", "threshold", "most"),
+        [
+            ("calibrated_energy", 1.08, 0.5 / (31 / 32 - 0.5)),  # one of the 32 rows' mass is smeared beyond the edge
+            ("energy", 1.01, 1.0),
+            ("pointing_game", 1.5, 1.0),
+        ],
+    )
+    def test_a_threshold_inside_that_no_map_could_pass(self, metric: str, threshold: float, most: float) -> None:
+        """The model is not to blame: not even a map that lies wholly inside would do."""
+        with pytest.raises(VacuousThresholdError) as raised:
+            assert_attention_in_region(reads_colours(), IMAGE, HALF, 0, metric=metric, threshold=threshold)
+        said, bound = str(raised.value).removesuffix(". Use a lower threshold").rsplit(" ", 1)
+        assert said == (
+            f"{METRICS[metric].title} {threshold:g} inside is what no map could pass: the most that there can be in "
+            "this region is"
+        )
+        assert float(bound) == pytest.approx(most, abs=0.005)
+
+    @pytest.mark.parametrize(
+        ("metric", "threshold"), [("calibrated_energy", -3.0), ("energy", -0.01), ("pointing_game", -1.0)]
+    )
+    def test_a_threshold_outside_that_no_map_could_pass(self, metric: str, threshold: float) -> None:
+        with pytest.raises(VacuousThresholdError, match=r"outside is what no map could pass: the least .*higher"):
+            assert_attention_outside_region(reads_colours(), IMAGE, HALF, 0, metric=metric, threshold=threshold)
+
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_a_threshold_at_what_a_map_can_reach_at_most_and_at_least_is_served(self, metric: str) -> None:
+        """On a grid as fine as the picture, filled is 1 up to rounding: it must not decide."""
+        mask = mask_of(RED)
+        bounds = chance(mask), filled(mask, (64, 64))
+        rule = METRICS[metric]
+        judged = judge_region(
+            replace(self.map(), grid=(64, 64)),
+            Region.of(RED),
+            mask.astype(np.float32),
+            "ask",
+            metric,
+            rule.most(*bounds),
+            inside=True,
+            frame=(64, 64),
+        )
+        assert judged.threshold == rule.most(*bounds)
+        judged = judge_region(
+            self.map(),
+            Region.of(EMPTY),
+            mask_of(EMPTY).astype(np.float32),
+            "ask",
+            "energy",
+            0.0,
+            inside=False,
+            frame=(64, 64),
+        )
+        assert judged.threshold == 0.0
+
+    def test_a_small_region_that_the_grid_cannot_show(self) -> None:
+        """In the middle of a grid of 2×2, where all cells have an equal share of it: the grid is at fault."""
+        reads = torch.nn.Conv2d(3, 2, 1)
+        torch.nn.init.ones_(reads.weight)
+        model = torch.nn.Sequential(
+            torch.nn.AvgPool2d(32), reads, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        ).eval()
+        for ask in (assert_attention_in_region, assert_attention_outside_region):
+            with pytest.raises(VacuousRegionError) as raised:
+                ask(model, IMAGE, (28, 28, 36, 36), 0, layer="1")
+            assert str(raised.value) == (
+                "the box (28, 28, 36, 36) cannot be told from the rest on the 2×2 grid of 1: a map that fills it has "
+                "energy 0.016, a uniform one 0.016. Use a larger region, or name an earlier layer with a finer grid: layer=…"
+            )
+
+    def test_a_thin_forbidden_region_that_holds_the_maximum_is_caught(self) -> None:
+        """It covers no pixel by half: the maximum is in it all the same."""
+        verdict = assert_attention_in_region(reads_colours(), IMAGE, RED, 0)
+        x, y = verdict.peak
+        thin = mask_of((x, 0, x + 1, 64)).astype(np.float32) * 0.3
+        raw = np.zeros((64, 64), np.float32)
+        raw[y, x] = 1.0
+        one_peak = replace(verdict.explanation, raw=raw, grid=(64, 64))
+        judged = judge_region(
+            one_peak, Region.of((x, 0, x + 1, 64)), thin, "ask", "pointing_game", None, inside=False, frame=(64, 64)
+        )
+        assert not judged.passed
+        assert judged.peak_distance == 0.0
 
     def map(self) -> Explanation:
         return explain(reads_colours(), IMAGE, 0)
@@ -359,6 +446,10 @@ def test_the_region_is_in_the_frame_of_the_picture() -> None:
     assert np.allclose(verdict.mask, mask_of(RED), atol=1e-6)
     assert verdict.value == pytest.approx(1.0, abs=1e-4)
     assert str(verdict.region) == "the box (16, 32, 48, 64)"
+    assert verdict.frame == (128, 128)
+    blue = tuple(2 * side for side in BLUE)
+    with pytest.raises(AttentionError, match=r"of the map's mass is in the box \(80, .*\) of the 128×128 picture"):
+        assert_attention_in_region(reads_colours(), pixels, blue, 0, transform=halved)
 
 
 ASSERTIONS = ["assert_attention_in_region", "assert_attention_outside_region"]
@@ -394,14 +485,55 @@ class TestGradcam:
             threshold=0.3, outside_threshold=0.1, metric="energy", method="hirescam"
         )  # of this call only
 
-    @pytest.mark.parametrize("name", [*ASSERTIONS, "explain", "explain_batch", "explain_classes"])
-    def test_unknown_keywords_are_refused(self, name: str) -> None:
-        arguments = (IMAGE, RED, 0) if name in ASSERTIONS else (IMAGE,)
-        with pytest.raises(SettingsError, match=r"unknown setting 'treshold': .*threshold"):
-            getattr(Gradcam(), name)(reads_colours(), *arguments, treshold=0.2)
-        if name in ASSERTIONS:
-            with pytest.raises(SettingsError, match="unknown setting 'treshold'"):
-                getattr(pytest_gradcam, name)(reads_colours(), *arguments, treshold=0.2)
+    @pytest.mark.parametrize("name", ASSERTIONS)
+    def test_none_as_a_threshold_takes_the_settings(self, name: str) -> None:
+        region = RED if name == ASSERTIONS[0] else EMPTY
+        gradcam = Gradcam(Settings(threshold=0.3, outside_threshold=0.1))
+        wanted = 0.3 if name == ASSERTIONS[0] else 0.1
+        assert getattr(gradcam, name)(reads_colours(), IMAGE, region, 0, threshold=None).threshold == wanted
+
+    @pytest.mark.parametrize("keyword", ["treshold", "outside_threshold", "output_dir", "classes"])
+    @pytest.mark.parametrize("name", ASSERTIONS)
+    def test_keywords_that_an_assertion_does_not_take_are_refused(self, name: str, keyword: str) -> None:
+        for ask in (getattr(Gradcam(), name), getattr(pytest_gradcam, name)):
+            with pytest.raises(SettingsError) as raised:
+                ask(reads_colours(), IMAGE, RED, 0, **{keyword: 0.2})
+            guess = "; did you mean 'threshold'?" if "reshold" in keyword else ""
+            assert str(raised.value) == (
+                f"unknown keyword {keyword!r} of {name}: known are method, layer, engine, transform, device, labels, "
+                f"metric, threshold{guess}"
+            )
+
+    @pytest.mark.parametrize("keyword", ["threshold", "metric", "outside_threshold", "output_dir", "metod"])
+    @pytest.mark.parametrize("name", ["explain", "explain_batch", "explain_classes"])
+    def test_keywords_that_an_explanation_does_not_take_are_refused(self, name: str, keyword: str) -> None:
+        with pytest.raises(SettingsError) as raised:
+            getattr(Gradcam(), name)(reads_colours(), IMAGE, **{keyword: "energy"})
+        assert str(raised.value).startswith(
+            f"unknown keyword {keyword!r} of {name}: known are method, layer, engine, transform, device, labels"
+        )
+        assert ("did you mean 'method'?" in str(raised.value)) == (keyword == "metod")
+
+    def test_a_misspelt_keyword_is_a_type_error_too(self) -> None:
+        """Each `type: ignore` would itself be an error, were it not needed."""
+        model, gradcam = reads_colours(), Gradcam()
+        with pytest.raises(SettingsError):
+            gradcam.explain(model, IMAGE, metod="grad-cam")  # type: ignore[call-arg]
+        with pytest.raises(SettingsError):
+            gradcam.explain_batch(model, IMAGE, threshold=0.2)  # type: ignore[call-arg]
+        with pytest.raises(SettingsError):
+            gradcam.assert_attention_in_region(model, IMAGE, RED, 0, treshold=0.2)  # type: ignore[call-arg]
+        with pytest.raises(SettingsError):
+            assert_attention_outside_region(model, IMAGE, RED, 0, outside_threshold=0.2)  # type: ignore[call-arg]
+        with pytest.raises(SettingsError):
+            assert_attention_in_region(model, IMAGE, RED, 0, method=3)  # type: ignore[arg-type]
+
+    def test_classes_may_be_arrays(self) -> None:
+        gradcam, images = Gradcam(), torch.cat([IMAGE, IMAGE])
+        for classes in (torch.tensor([1, 0]), np.array([1, 0])):
+            assert [e.cls for e in gradcam.explain_batch(reads_colours(), images, classes)] == [1, 0]
+            assert [e.cls for e in gradcam.explain_classes(reads_colours(), IMAGE, classes)] == [1, 0]
+        assert gradcam.explain(reads_colours(), IMAGE, np.int64(1)).cls == 1
 
     def test_explains_as_the_functions_do(self) -> None:
         model, labels = reads_colours(), ("red", "blue", "grey")

@@ -18,6 +18,7 @@ import pytest_gradcam
 from pytest_gradcam import (
     ClassError,
     ImageError,
+    SettingsError,
     TransformError,
     ZeroEvidenceWarning,
     explain,
@@ -159,6 +160,15 @@ class TestClasses:
     def test_that_are_no_list_are_refused(self, classes: Any) -> None:
         with pytest.raises(ClassError, match="pass a list of classes, or None for all"):
             explain_classes(small(), picture(32, 32), classes)
+
+
+@pytest.mark.parametrize("labels", ["abcd", 4, {"a", "b", "c", "d"}, ["a", "b", "c", 3]])
+def test_labels_that_are_no_list_of_names_are_refused(labels: Any) -> None:
+    """A word of four letters is no four names."""
+    calls: list[Callable[..., object]] = [explain, explain_batch, explain_classes]
+    for call in calls:
+        with pytest.raises(SettingsError, match="give a list of strings, in the order of the classes"):
+            call(small(), picture(32, 32), labels=labels)
 
 
 class TestTheWarning:

@@ -17,6 +17,7 @@ from pytest_gradcam.metrics import (
     distance_to,
     energy,
     filled,
+    inside,
     peak,
     pointing_game,
 )
@@ -153,7 +154,16 @@ class TestPointingGame:
 
     @pytest.mark.parametrize(("share", "hit"), [(0.49, 0.0), (0.5, 1.0), (0.51, 1.0)])
     def test_half_a_pixel_is_inside(self, share: float, hit: float) -> None:
-        assert pointing_game(box(4, 4, 1, 1, 2, 2), share * box(4, 4, 1, 1, 2, 2)) == hit
+        mask = np.maximum(box(4, 4, 3, 3, 4, 4), share * box(4, 4, 1, 1, 2, 2))
+        assert pointing_game(box(4, 4, 1, 1, 2, 2), mask) == hit
+
+    @pytest.mark.parametrize("share", [0.01, 0.3, 0.49])
+    def test_a_region_that_covers_no_pixel_by_half_can_be_hit(self, share: float) -> None:
+        """Else nothing could ever point at it, and a forbidden one would never be caught."""
+        mask = share * box(8, 8, 2, 1, 3, 6)
+        assert pointing_game(box(8, 8, 2, 3, 3, 4), mask) == 1.0
+        assert pointing_game(box(8, 8, 3, 3, 4, 4), mask) == 0.0
+        assert distance_to(mask, (2, 3)) == 0.0
 
 
 class TestThePeak:
@@ -171,8 +181,23 @@ class TestThePeak:
     def test_is_so_far_from_the_region(self, point: tuple[int, int], distance: float) -> None:
         assert distance_to(box(12, 12, 2, 2, 5, 6), point) == pytest.approx(distance)
 
-    def test_is_nowhere_near_a_region_without_pixels(self) -> None:
-        assert distance_to(0.4 * box(4, 4, 0, 0, 1, 1), (0, 0)) == float("inf")
+    def test_has_no_distance_to_a_region_without_pixels(self) -> None:
+        with pytest.raises(ValueError, match="zero everywhere"):
+            distance_to(np.zeros((4, 4)), (0, 0))
+
+
+class TestInside:
+    @pytest.mark.parametrize(
+        ("mask", "wanted"),
+        [
+            ([0.0, 0.49, 0.5, 1.0], [False, False, True, True]),
+            ([0.0, 0.1, 0.2, 0.4], [False, False, True, True]),
+            ([0.0, 0.0, 0.0, 0.0], [False, False, False, False]),
+            ([0.0, 0.5, 1.0, 1.0 + 1e-6], [False, True, True, True]),  # a quotient may pass 1 by rounding
+        ],
+    )
+    def test_is_half_of_what_the_mask_has_at_most(self, mask: list[float], wanted: list[bool]) -> None:
+        assert inside(np.array([mask]))[0].tolist() == wanted
 
 
 class TestWhatCannotBeMeasured:
@@ -226,3 +251,11 @@ class TestTheRegistry:
         assert uniform == pytest.approx(rule.at_chance(by_chance, by_filling), abs=1e-6)
         assert even == pytest.approx(rule.at_filled(by_chance, by_filling), abs=1e-4)
         assert rule.at_chance(by_chance, by_filling) < rule.inside <= 1
+
+    @pytest.mark.parametrize("name", METRICS)
+    def test_no_map_is_beyond_the_least_and_the_most(self, name: str) -> None:
+        """Maps that lie wholly inside and wholly outside the region reach both."""
+        rule, grid, mask = METRICS[name], (6, 6), MASKS["a box across cells"]
+        by_chance, by_filling = chance(mask), filled(mask, grid)
+        assert rule.measure(mask, mask, grid) == pytest.approx(rule.most(by_chance, by_filling))
+        assert rule.measure(1 - mask, mask, grid) == pytest.approx(rule.least(by_chance, by_filling))

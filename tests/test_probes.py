@@ -172,6 +172,34 @@ def test_edges_land_within_one_pixel_of_the_arithmetic(name: str, size: tuple[in
     assert worst <= 0.5
 
 
+def noise(height: int, width: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def black_and_white(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Blocks of 5 pixels, whose edges bicubic and Lanczos overshoot most."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.repeat(((rows // 5 + columns // 5) % 2 * 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("picture", [noise, black_and_white])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_what_the_picture_shows_does_not_move_the_region(name: str, picture: Any) -> None:
+    """Small, large and scattered regions; the answer is the one for an even picture."""
+    height, width = 150, 200
+    transform = TRANSFORMS[name][0]
+    even = prepare(np.full((height, width, 3), 99, dtype=np.uint8), transform=transform)
+    prepared = prepare(picture(height, width), transform=transform)
+    scattered = np.zeros((height, width), dtype=bool)
+    scattered[::7, ::5] = True
+    for region in (
+        Region.of((90, 70, 94, 73)),
+        Region.of((30, 5, 190, 140)),
+        Region.of(scattered),
+    ):
+        assert np.array_equal(carry_region(region, prepared), carry_region(region, even))
+
+
 class TestGeometry:
     @pytest.fixture
     def picture(self) -> npt.NDArray[np.uint8]:
@@ -318,6 +346,69 @@ class TestUnequalTreatment:
 
         with pytest.raises(TransformError, match=r"the region's mask comes out from -\d\.\d\d to [23]\.\d\d, and"):
             carry_region(self.REGION, prepare(picture, transform=sharpen))
+
+    @pytest.mark.parametrize("gamma", [2.2, 1 / 2.2])
+    @pytest.mark.parametrize("size", [16, 48, 120])
+    def test_a_gamma_after_the_resize_is_served(self, gamma: float, size: int) -> None:
+        steps = T.Compose([T.Resize((size, size)), T.ToTensor(), lambda tensor: tensor**gamma])
+        carried = carry_region(Region.of((16, 10, 48, 42)), prepare(noise(64, 64), transform=steps))
+        plain = Region.of((16, 10, 48, 42)).rasterise(64, 64)
+        lit = np.argwhere(carried > 0.5).mean(axis=0) * 64 / size
+        assert np.allclose(lit, np.argwhere(plain > 0.5).mean(axis=0), atol=2)
+
+    @pytest.mark.parametrize("box", [(4, 20, 14, 30), (50, 20, 59, 29), (30, 30, 33, 33), (2, 2, 30, 60)])
+    def test_a_flip_that_looks_at_the_picture_is_refused(self, box: tuple[int, ...]) -> None:
+        """Turns pictures so that their brighter half is on the left."""
+        picture = np.zeros((64, 64, 3), np.uint8)
+        picture[20:30, 50:60, 1] = 255
+        picture[:, 40:] |= 40
+
+        def bright_left(image: Image.Image) -> torch.Tensor:
+            tensor: torch.Tensor = T.functional.to_tensor(image)
+            return tensor.flip(2) if tensor[:, :, 32:].sum() > tensor[:, :, :32].sum() else tensor
+
+        with pytest.raises(TransformError, match="depends on the rest of the picture"):
+            carry_region(Region.of(box), prepare(picture, transform=bright_left))
+
+    @pytest.mark.parametrize("box", [(26, 26, 42, 42), (10, 10, 20, 20), (40, 40, 46, 46), (17, 4, 30, 18)])
+    def test_a_crop_to_a_colour_is_refused_though_the_mask_is_grey(self, box: tuple[int, ...]) -> None:
+        picture = np.zeros((64, 64, 3), np.uint8)
+        picture[10:20, 10:20] = (255, 200, 0)
+
+        def red_crop(image: Image.Image) -> torch.Tensor:
+            array = np.asarray(image).astype(int)
+            red = array[..., 0] - array[..., 1]
+            y, x = np.unravel_index(red.argmax(), red.shape) if red.max() > 0 else (32, 32)
+            y, x = int(np.clip(y, 16, 48)), int(np.clip(x, 16, 48))
+            tensor: torch.Tensor = T.functional.to_tensor(image.crop((x - 16, y - 16, x + 16, y + 16)))
+            return tensor
+
+        prepared = prepare(picture, transform=red_crop)
+        with pytest.raises(TransformError, match="the picture goes another way than the region's mask"):
+            carry_region(Region.of(box), prepared)
+
+    def test_a_crop_to_what_the_region_cuts_in_two_is_refused(self) -> None:
+        """As of a face whose eyes are the region: the picture's own path shows, painted ones do not."""
+        picture = noise(64, 64)
+        picture[10:20, 10:20] = (255, 0, 0)
+
+        def whole_thing(image: Image.Image) -> torch.Tensor:
+            found = (np.asarray(image) == (255, 0, 0)).all(axis=2).sum() >= 100
+            tensor: torch.Tensor = T.functional.to_tensor(image.crop((0, 0, 32, 32) if found else (16, 16, 48, 48)))
+            return tensor
+
+        prepared = prepare(picture, transform=whole_thing)
+        with pytest.raises(TransformError, match=r"painted over come out with a correlation of -?0\.\d\d\. Pass"):
+            carry_region(Region.of((10, 10, 20, 19)), prepared)
+
+    def test_a_shape_that_only_the_picture_gets_is_refused(self) -> None:
+        def trim_even_ones(image: Image.Image) -> torch.Tensor:
+            tensor: torch.Tensor = T.functional.to_tensor(image)
+            return tensor[:, :16] if bool((tensor == tensor[:, :1, :1]).all()) and tensor[0, 0, 0] == 0.4 else tensor
+
+        prepared = prepare(np.full((32, 32, 3), 102, np.uint8), transform=trim_even_ones)
+        with pytest.raises(TransformError, match=r"it makes \(3, 16, 32\) of the picture and \(3, 32, 32\) of a black"):
+            carry_region(self.REGION, prepared)
 
     @pytest.mark.parametrize("white_only", [True, False])
     def test_shapes_that_depend_on_the_content_are_refused(

@@ -13,7 +13,17 @@ import torch
 from hypothesis import given, strategies as st
 
 from pytest_gradcam.errors import SettingsError
-from pytest_gradcam.settings import DEVICES, ENGINES, METHODS, METRICS, NAMES, Settings, resolve, spelling
+from pytest_gradcam.settings import (
+    DEVICES,
+    ENGINES,
+    METHODS,
+    METRICS,
+    NAMES,
+    Settings,
+    check_keywords,
+    resolve,
+    spelling,
+)
 
 THRESHOLDS = ["threshold", "outside_threshold"]
 
@@ -91,6 +101,18 @@ class TestWith:
         assert tuple(field.name for field in dataclasses.fields(Settings)) == NAMES
 
 
+class TestKeywords:
+    def test_those_that_an_operation_takes_pass(self) -> None:
+        check_keywords("explain", ["layer", "method"], ["method", "layer"])
+
+    def test_another_is_named_with_the_operation_and_what_it_takes(self) -> None:
+        with pytest.raises(SettingsError) as caught:
+            check_keywords("explain", ["layer", "metod"], ["method", "layer"])
+        assert str(caught.value) == (
+            "unknown keyword 'metod' of explain: known are method, layer; did you mean 'method'?"
+        )
+
+
 class TestNames:
     @pytest.mark.parametrize(
         ("name", "known"), [("method", METHODS), ("metric", METRICS), ("engine", ENGINES)], ids=str
@@ -160,6 +182,11 @@ class TestThreshold:
         assert str(caught.value) == f"{name} {value!r} is not finite: give a number such as 0.15"
 
     @pytest.mark.parametrize("name", THRESHOLDS)
+    def test_an_integer_beyond_all_floats_is_not_served(self, name: str) -> None:
+        with pytest.raises(SettingsError, match=f"^{name} is too large for a number: give one such as 0.15$"):
+            Settings().with_(**{name: 10**400})
+
+    @pytest.mark.parametrize("name", THRESHOLDS)
     @pytest.mark.parametrize("value", ["abc", "", "0,15", "15%", True, [0.1]])
     def test_what_is_no_number_is_not_served(self, name: str, value: Any) -> None:
         with pytest.raises(SettingsError) as caught:
@@ -172,11 +199,16 @@ class TestLayer:
     def test_a_name_or_a_module_is_kept_as_it_is(self, layer: Any) -> None:
         assert Settings(layer=layer).layer is layer
 
-    def test_several_become_a_tuple_that_nobody_can_change(self) -> None:
-        module = torch.nn.ReLU()
-        assert Settings(layer=["layer3", module]).layer == ("layer3", module)
+    @pytest.mark.parametrize("layer", [["layer3", "layer4"], ("layer4",), []])
+    def test_several_are_not_served(self, layer: Any) -> None:
+        with pytest.raises(SettingsError) as caught:
+            Settings(layer=layer)
+        assert str(caught.value) == (
+            f"layer is a {type(layer).__name__}, and this release does not fuse the maps of several layers: give one "
+            "layer, or None to have it found"
+        )
 
-    @pytest.mark.parametrize("layer", ["", " ", [], 4, ["layer4", 3], object()])
+    @pytest.mark.parametrize("layer", ["", " ", 4, object()])
     def test_anything_else_is_not_served(self, layer: Any) -> None:
         with pytest.raises(SettingsError, match="is no layer: give the dotted name of a module"):
             Settings(layer=layer)
@@ -186,7 +218,16 @@ class TestOthers:
     def test_labels_keep_their_order(self) -> None:
         assert Settings().with_(labels=["cat", "dog"]).labels == ("cat", "dog")
 
-    @pytest.mark.parametrize("labels", ["cat", [], ["cat", 3], 5])
+    def test_one_label_that_holds_several_names_is_told_how_they_are_written(self) -> None:
+        with pytest.raises(SettingsError) as caught:
+            Settings(labels=("red, green, blue",))
+        assert str(caught.value) == (
+            "labels holds one name with commas in it, 'red, green, blue': write one a line in the ini file, or pass a "
+            "list of strings"
+        )
+        assert Settings(labels=("tench, Tinca tinca", "goldfish")).labels == ("tench, Tinca tinca", "goldfish")
+
+    @pytest.mark.parametrize("labels", ["cat", [], ["cat", 3], 5, {"cat", "dog"}, {"cat": 0}])
     def test_labels_that_are_no_list_of_names_are_not_served(self, labels: Any) -> None:
         with pytest.raises(SettingsError, match="give a list of strings, in the order of the classes"):
             Settings().with_(labels=labels)

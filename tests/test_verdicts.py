@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_gradcam import AttentionError, Verdict, assert_attention_in_region, assert_attention_outside_region, errors
+from pytest_gradcam import (
+    AttentionError,
+    Verdict,
+    ZeroEvidenceError,
+    assert_attention_in_region,
+    assert_attention_outside_region,
+    errors,
+    verdicts,
+)
 from tests.models import coloured, reads_colours
 
 RED, ELSEWHERE = (8, 16, 24, 32), (40, 0, 56, 16)
@@ -47,6 +55,9 @@ class TestJson:
         for name in ("assertion", "passed", "metric", "value", "chance", "filled", "energy", "threshold", "message"):
             assert values[name] == getattr(verdict, name)
         explanation = verdict.explanation
+        for name in ("predicted_label", "predicted_probability"):
+            assert values[name] == getattr(explanation, name) is not None
+        assert values["frame"] == [64, 64]
         for name in ("cls", "label", "score", "probability", "predicted", "evidence", "layer", "method", "engine"):
             assert values[name] == getattr(explanation, name)
         assert (values["label"], values["grid"], values["peak"]) == ("red", [8, 8], list(verdict.peak))
@@ -68,6 +79,16 @@ class TestJson:
         assert values["assertion"] == "assert_attention_outside_region"
         assert values["passed"] is True
 
+    def test_of_a_region_that_covers_no_pixel_by_half_is_finite(self) -> None:
+        """A thin region has a distance to the peak, and JSON has no infinity."""
+        thin = (40.0, 0.0, 40.3, 16.0)
+        with pytest.raises(AttentionError) as raised:
+            assert_attention_in_region(reads_colours(), IMAGE, thin, 0)
+        assert raised.value.verdict is not None
+        values = raised.value.verdict.to_json()
+        assert 17 <= values["peak_distance"] <= 35
+        json.dumps(values, allow_nan=False)
+
     def test_an_interval_becomes_a_list(self) -> None:
         verdict = dataclasses.replace(verdict_of(True), interval=(0.1, 0.9))
         assert verdict.to_json()["interval"] == [0.1, 0.9]
@@ -78,6 +99,12 @@ class TestTheValue:
         verdict = verdict_of(True)
         with pytest.raises(dataclasses.FrozenInstanceError):
             verdict.passed = False  # type: ignore[misc]
+
+    def test_is_shown_in_one_line(self) -> None:
+        assert repr(verdict_of(True)) == (
+            "Verdict(passed, class 0 is explained by the box: calibrated energy 1.00, needs 0.15)"
+        )
+        assert repr(verdict_of(False)).startswith("Verdict(failed, class 0 is not explained by the box: ")
 
     def test_has_slots(self) -> None:
         assert not hasattr(verdict_of(True), "__dict__")
@@ -93,8 +120,8 @@ class TestTheValue:
 
 
 FAMILY: dict[type[Exception], tuple[type[Exception], ...]] = {
-    errors.AttentionError: (errors.GradcamError, AssertionError),
-    errors.ZeroEvidenceError: (errors.AttentionError, AssertionError),
+    AttentionError: (errors.GradcamError, AssertionError),
+    ZeroEvidenceError: (AttentionError, AssertionError),
     errors.ImageError: (errors.GradcamError, ValueError),
     errors.ImageTypeError: (errors.ImageError, TypeError),
     errors.TransformError: (errors.GradcamError, ValueError),
@@ -118,11 +145,21 @@ class TestErrors:
     def test_are_what_callers_catch(self, kind: type[Exception], bases: tuple[type[Exception], ...]) -> None:
         for base in bases:
             assert issubclass(kind, base)
-        assert issubclass(kind, AssertionError) == (kind in (errors.AttentionError, errors.ZeroEvidenceError))
+        assert issubclass(kind, AssertionError) == (kind in (AttentionError, ZeroEvidenceError))
 
     def test_are_all_here(self) -> None:
-        found = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
-        assert found == {*FAMILY, errors.GradcamError}
+        judged = {AttentionError, ZeroEvidenceError}  # what carries a verdict stands beside it
+        for module, wanted in (
+            (errors, {*FAMILY, errors.GradcamError} - judged),
+            (verdicts, {*judged, errors.GradcamError}),
+        ):
+            assert {
+                kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Exception)
+            } == (wanted)
+
+    @pytest.mark.parametrize("kind", FAMILY)
+    def test_are_called_by_the_name_that_they_are_imported_by(self, kind: type[Exception]) -> None:
+        assert kind.__module__ == "pytest_gradcam"
 
     def test_an_attention_error_without_a_verdict_says_so(self) -> None:
         assert AttentionError("words").verdict is None

@@ -85,6 +85,11 @@ def _run_hooked(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) 
         if tensor is None or not tensor.is_floating_point():
             seen = type(output).__name__ if tensor is None else f"a tensor of {tensor.dtype}"
             raise TargetLayerError(f"layer {name!r} gives {seen}, not a floating tensor; name another layer")
+        if tensor.shape[0] != inputs.shape[0]:
+            raise TargetLayerError(
+                f"layer {name!r} gives {tensor.shape[0]} rows for {inputs.shape[0]} images: crops, windows or frames "
+                "are folded into its batch, and no row is a whole image; name another layer"
+            )
         leaves.append(tensor.detach().clone().requires_grad_())
         torch.set_grad_enabled(True)  # for the rest of the forward; `untouched` puts the mode back
         # Not the leaf itself: an in-place operation that follows must change neither it nor what was captured.
@@ -102,6 +107,27 @@ def _run_hooked(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) 
             f"layer {name!r} is not called in the forward of {type(module).__name__}; name another layer"
         )
     return Tail(leaves[0], output)
+
+
+def run_around(module: nn.Module, layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Any]:
+    """Run the model with the target layer's output cut off from what it was computed of.
+
+    Returns:
+        the input as a leaf, (N, C, H, W), and the model's output: a function of the leaf only as far as the image
+        reaches it around the layer.
+    """
+
+    def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        tensor = layer_tensor(output)
+        return output if tensor is None else with_tensor(output, tensor.detach())
+
+    leaf = inputs.detach().clone().requires_grad_()
+    handle = layer.register_forward_hook(cut)
+    try:
+        with torch.enable_grad(), _frozen(module):
+            return leaf, module(leaf.clone())  # a copy: a forward may write to its input
+    finally:
+        handle.remove()
 
 
 def _has_graph(output: Any) -> bool:

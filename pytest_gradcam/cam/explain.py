@@ -6,10 +6,11 @@ Which scalar a class stands for is in `scores.py`.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FunctionType
 from typing import Any, TypeAlias
@@ -54,11 +55,17 @@ ModelLike: TypeAlias = nn.Module | Pair
 ENGINES = ("hooks", "split")
 # Evidence below this share of what was added up is rounding: each float32 operation carries 6e-8.
 ROUNDING = 1e-6
+# In half precision, each term was rounded before it was added: this many steps of its type are rounding.
+STEPS = 1.0
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-# Rounding lies below this share of the product of the norms of activations and gradients.
-SUSPICIOUS = 1e-5
+# Rounding lies below this multiple of that share of the product of the norms of activations and gradients.
+SUSPICIOUS = 10.0
 # What a score of 1 changes by when the activations change by their own size, far below which it does not move.
 SATURATED = 1e-2
+
+
+# Two threads in one model would put back each other's eval mode.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,9 +117,25 @@ def explain_inputs(
     with _prepared(model, inputs, options) as run:
         if len(classes) != inputs.shape[0]:
             raise ClassError(f"{len(classes)} classes for {inputs.shape[0]} images: pass one for each image, or None")
-        captured = _capture(run, classes)
-        raws = _raw_cams(run, captured, captured.gradient)
-        return _explanations(run, captured, raws, captured.facts, looks, started)
+        if len(classes) > 1 and _mixes_images(run.module):
+            alone = [replace(run, inputs=run.inputs[i : i + 1]) for i in range(len(classes))]
+            return [
+                _explained(each, [cls], [look], time.perf_counter())[0]
+                for each, cls, look in zip(alone, classes, looks, strict=True)
+            ]
+        return _explained(run, classes, looks, started)
+
+
+def _mixes_images(module: nn.Module) -> bool:
+    """Whether a batch changes what an image gives: normalisation by the batch's own statistics, in eval mode too."""
+    kinds = (nn.modules.batchnorm._BatchNorm,)
+    return any(isinstance(m, kinds) and m.running_mean is None for m in module.modules())
+
+
+def _explained(run: _Run, classes: Sequence[ClassLike], looks: Sequence[Look], started: float) -> list[Explanation]:
+    captured = _capture(run, classes)
+    raws = _raw_cams(run, captured, captured.gradient)
+    return _explanations(run, captured, raws, captured.facts, looks, started)
 
 
 def explain_input_classes(
@@ -152,7 +175,7 @@ def explain_input_classes(
             raws[list(indices)] = np.concatenate([_raw_cams(run, captured, found) for found in chunks])
             rows = checked_rows(logits, 1)
             scores[list(indices)] = rows[0, wanted]
-            for sure in {index for index in wanted if is_certain(rows[0], index)}:
+            for sure in {index for index in wanted if is_certain(rows[0], index, torch.finfo(logits.dtype).eps)}:
                 found = gradient(logits[0, sure], tail, captured.name)
                 _refuse_saturated(tail, found, scores_of_batch(logits, [sure], None))
         for place, cls in enumerate(asked):
@@ -199,9 +222,9 @@ def _prepared(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[_R
     inventory = Inventory.of(module)
     device = resolve_device(options.device, inventory.places)
     try:
-        with untouched(inventory, device), torch.enable_grad():
+        with _ONE_AT_A_TIME, untouched(inventory, device), torch.enable_grad():
             x = inputs.detach().to(device=device, dtype=inventory.dtype)
-            if x.is_inference():
+            if x.is_inference() or layers.writes_to_input(module):
                 x = x.clone()
             yield _Run(module, pair, x, options, device)
     except BaseException:
@@ -255,12 +278,17 @@ def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
 
     def at(target: layers.Target) -> _Captured:
         tail = run_engine(run.module, target.name, target.module, run.inputs)
+        if tail.leaf.shape[1:] != target.shape:  # found before the model was changed
+            raise TargetLayerError(
+                f"layer {target.name!r} gave {tuple(tail.leaf.shape[1:])} where it gave {target.shape} before"
+            )
         return _differentiated(run, tail, target.name, target.view, classes)
 
-    def depends(tail: Tail, name: str) -> bool | None:
+    def depends(tail: Tail, name: str, view: View) -> bool | None:
         # Layers are tried on the first image alone.
-        return _depends(tail, name, scores_of_batch(tail.output, classes[:1], _labels(run, tail)))
+        return _depends(tail, name, view, scores_of_batch(tail.output, classes[:1], _labels(run, tail)))
 
+    probe = layers.Probe(depends, lambda leaf, output: _reaches(leaf, output, classes[0]))
     layer = run.options.layer
     run_engine = run_hooked if run.options.engine == "hooks" else run_split
     target = layers.remembered(run.module, run.inputs, layer, classes[0])
@@ -268,13 +296,12 @@ def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
         try:
             captured = at(target)
         except TargetLayerError:
-            if layer is not None:
-                raise
+            pass
         else:
             if layer is not None or bool(captured.gradient.any()):
                 return captured
-        # Found for another score of the same model, one with its own branch: search again, for this one.
-    return at(layers.target_of(run.module, run.inputs, layer, classes[0], depends))
+        # Found for another score of the same model, or before the model was changed: search again.
+    return at(layers.target_of(run.module, run.inputs, layer, classes[0], probe))
 
 
 def _differentiated(run: _Run, tail: Tail, name: str, view: View, classes: Sequence[ClassLike]) -> _Captured:
@@ -286,8 +313,36 @@ def _differentiated(run: _Run, tail: Tail, name: str, view: View, classes: Seque
             f"the score does not depend on the cells of layer {name!r} ({view}): all of its gradient is "
             "in the prefix tokens, as after a class-token readout; name an earlier layer"
         )
+    if view.prefix and _is_last_cell_alone(view(found)):
+        raise TargetLayerError(
+            f"all of the score's gradient at layer {name!r} ({view}) is in its last token: it looks as if the class "
+            "token stood at the end, and the tokens before it in front; name an earlier layer"
+        )
     _refuse_saturated(tail, found, scores)
     return _Captured(tail, name, view, found, scores.facts, labels)
+
+
+def _is_last_cell_alone(found: Tensor) -> bool:
+    cells = found.abs().sum(dim=1).flatten(1)  # (N, h·w)
+    return bool(cells[:, -1].any()) and not bool(cells[:, :-1].any())
+
+
+def _reaches(leaf: Tensor, output: Any, score: ClassLike) -> bool:
+    """Whether the callable's score, or the logit of any class, depends on the leaf."""
+    if callable(score):
+        root = call_score(score, output)
+    else:
+        logits = logits_of(output)
+        root = (logits * _all_classes(logits)).sum()
+    if not root.requires_grad:
+        return False
+    (found,) = torch.autograd.grad(root, leaf, allow_unused=True)
+    return found is not None and bool(found.any())
+
+
+def _all_classes(logits: Tensor) -> Tensor:
+    """Weights under which no class is left out and none cancels another."""
+    return torch.linspace(0.5, 1.5, logits.shape[1], dtype=logits.dtype, device=logits.device).expand_as(logits)
 
 
 def _labels(run: _Run, tail: Tail) -> Sequence[str] | None:
@@ -304,23 +359,22 @@ def _refuse_saturated(tail: Tail, found: Tensor, scores: Scores) -> None:
         # Logits that happen to be one-hot are another matter: they move with the activations.
         if float(tail.leaf[i].detach().float().norm() * found[i].float().norm()) < SATURATED:
             raise ModelError(
-                f"the model's output are probabilities, and that of class {scores.facts[i].cls} is "
+                f"the model's output are probabilities or their logarithms, and that of class {scores.facts[i].cls} is "
                 f"{scores.facts[i].score:.7g}: a saturated softmax has no gradient to explain. Pass the model "
                 "without its softmax, or cls as a callable that reads logits"
             )
 
 
-def _depends(tail: Tail, name: str, scores: Scores) -> bool | None:
-    """Whether the score depends on the layer; None where its gradient is zero, but that of other classes is not."""
+def _depends(tail: Tail, name: str, view: View, scores: Scores) -> bool | None:
+    """Whether the score depends on the layer's cells; None where its gradient is zero, but other classes' is not."""
     try:
         found = gradient(scores.root, tail, name, scores.weights)
         _refuse_saturated(tail, found, scores)
-        if bool(found.any()):
+        if bool(view(found).any()):
             return True
         # The gradient of one class may be zero for good (a zero row of weights): that is a finding, not a wrong layer.
         logits = logits_of(tail.output)
-        weights = torch.linspace(0.5, 1.5, logits.shape[1], dtype=logits.dtype, device=logits.device)
-        return None if bool(gradient(logits, tail, name, weights.expand_as(logits)).any()) else False
+        return None if bool(view(gradient(logits, tail, name, _all_classes(logits))).any()) else False
     except (TargetLayerError, ClassError):
         return False
 
@@ -346,12 +400,20 @@ def _raw_cams(run: _Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[
         )
     # Where positive and negative terms cancel, what is left is rounding, and dividing by its maximum would make a
     # full-strength map of it. The norms bound any sum of products; only what lies far below them is looked at closely.
+    rounding = max(ROUNDING, STEPS * torch.finfo(_coarsest(run, captured)).eps)
     norms = (a.flatten(1).norm(dim=1) * g.flatten(1).norm(dim=1)).cpu().numpy()
-    for i in np.flatnonzero(raws.max(axis=(1, 2)) <= SUSPICIOUS * norms):
+    for i in np.flatnonzero(raws.max(axis=(1, 2)) <= SUSPICIOUS * rounding * norms):
         terms = method((a[i : i + 1] if len(a) > 1 else a).abs(), g[i : i + 1].abs())
-        if raws[i].max() <= ROUNDING * float(terms.max()):
+        if raws[i].max() <= rounding * float(terms.max()):
             raws[i] = np.minimum(raws[i], 0.0)
     return raws
+
+
+def _coarsest(run: _Run, captured: _Captured) -> torch.dtype:
+    """The floating type in which the forward's tail was computed: the leaf's, or the user's autocast region's."""
+    kind = run.device.type
+    cast = [torch.get_autocast_dtype(kind)] if torch.is_autocast_enabled(kind) else []
+    return max([captured.tail.leaf.dtype, *cast], key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _explanations(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_gradcam.cam.heatmap import blend, encode_png
+from pytest_gradcam.errors import SettingsError
 
 
 @dataclass(frozen=True, eq=False)  # no slots: `cached_property` keeps its value in the instance
@@ -29,7 +30,7 @@ class Explanation:
         predicted: class of the largest logit; None for a callable.
         predicted_label: name of the predicted class, where known.
         predicted_probability: probability of the predicted class.
-        layer: dotted name of the target layer; several names are joined by `+`.
+        layer: dotted name of the target layer.
         grid: (h, w) of the target layer.
         method: registered name of the CAM method.
         engine: `hooks` or `split`.
@@ -92,8 +93,14 @@ class Explanation:
         return blend(self.image, self.cam, alpha=alpha, colormap=colormap)
 
     def save(self, path: str | os.PathLike[str], alpha: float = 0.5, colormap: str = "jet") -> Path:
-        """Write the overlay as a PNG file; missing folders are made. Returns the path."""
+        """Write the overlay as a PNG file; missing folders are made. Returns the path.
+
+        Raises:
+            SettingsError: the path does not end in `.png`, unknown colour map, or alpha outside [0, 1].
+        """
         target = Path(path)
+        if target.suffix.lower() != ".png":
+            raise SettingsError(f"the overlay is a PNG file, and {target.name!r} is no name of one: end it in .png")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(encode_png(self.overlay(alpha=alpha, colormap=colormap)))
         return target

@@ -15,7 +15,7 @@ def colourise(cam: npt.NDArray[np.float32], colormap: str = "jet") -> npt.NDArra
     Raises:
         SettingsError: OpenCV has no colour map of that name.
     """
-    code = getattr(cv2, f"COLORMAP_{colormap.upper()}", None)
+    code = getattr(cv2, f"COLORMAP_{colormap.upper()}", None) if isinstance(colormap, str) else None
     if code is None:
         known = sorted(name[len("COLORMAP_") :].lower() for name in dir(cv2) if name.startswith("COLORMAP_"))
         raise SettingsError(f"unknown colormap {colormap!r}: OpenCV has {', '.join(known)}")
@@ -31,7 +31,11 @@ def blend(
     Raises:
         SettingsError: unknown colour map, or alpha outside [0, 1].
     """
-    if not 0.0 <= alpha <= 1.0:
+    try:
+        within = bool(0.0 <= alpha <= 1.0)
+    except (TypeError, ValueError):  # no number
+        within = False
+    if not within:
         raise SettingsError(f"alpha is {alpha!r}: it is the weight of the map's colours, from 0 to 1")
     colours = colourise(cam, colormap)
     mixed = alpha * colours.astype(np.float32) + (1.0 - alpha) * image.astype(np.float32)

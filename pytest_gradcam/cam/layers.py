@@ -15,24 +15,48 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_gradcam.cam.capture import Tail, layer_tensor, run_hooked
+from pytest_gradcam.cam.capture import Tail, layer_tensor, run_around, run_hooked
 from pytest_gradcam.cam.model import tensors_in
 from pytest_gradcam.cam.views import View, views_of
 from pytest_gradcam.errors import ModelError, TargetLayerError
 
 # A candidate costs a forward; the score of a classifier depends on one of its last few layers.
-MAX_TRIES = 4
+MAX_TRIES = 12
+# Layers that are tried only to name them in an error.
+MAX_LISTED_TRIES = 24
 # A model that answers one input differently twice is random. Kernels chosen at run time may round differently.
 REPEAT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """The layer that a map is read from: its dotted name, the module, and how its output is a grid."""
+    """The layer that a map is read from.
+
+    Attributes:
+        name: dotted name.
+        module: the layer.
+        view: how its output is a grid.
+        shape: of its output for one image, without the batch.
+    """
 
     name: str
     module: nn.Module
     view: View
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """Questions to the score that is asked for.
+
+    Attributes:
+        depends: whether it depends on the cells of the layer with this name and view that a forward was cut at; None
+            where only other scores of the model do.
+        reaches: whether it, or any other class's logit, depends on this input by this output.
+    """
+
+    depends: Callable[[Tail, str, View], bool | None]
+    reaches: Callable[[Tensor, Any], bool]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +73,24 @@ class _Record:
     passes_through: bool
 
 
+CAN_BE_NAMED = "not a convolutional grid, so not taken unasked; it can be named"
+
+CHANNELS_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.PixelShuffle,
+    nn.Upsample,
+)
+# Exact types: timm derives channels-first normalisations from LayerNorm.
+CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
+
 # Findings by model object; a finding is for one size of input, one name, and one kind of score.
+_writing: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _found: weakref.WeakKeyDictionary[nn.Module, dict[Any, Target]] = weakref.WeakKeyDictionary()
 
 
@@ -67,7 +108,7 @@ def target_of(
     inputs: Tensor,
     layer: str | nn.Module | None,
     score: object,
-    depends: Callable[[Tail, str], bool | None],
+    probe: Probe,
 ) -> Target:
     """The target layer of a model for inputs of this shape.
 
@@ -76,19 +117,21 @@ def target_of(
         inputs: (N, C, H, W); the first image is used.
         layer: dotted name, module, or None to find it.
         score: the class or callable that is asked for.
-        depends: whether the score of a forward depends on the layer (its name is the second argument); None where only
-            other scores of the model do.
+        probe: asks the score what it depends on.
 
     Raises:
         TargetLayerError: there is none, or the named one is unknown or gives no grid.
         ModelError: the model answers the same input differently twice.
     """
     name = None if layer is None else _name_of(module, layer)
-    first = inputs[:1]
+    first = inputs[:1].clone()
     records, output = _record(module, first)
+    if not torch.equal(first, inputs[:1]):
+        _writing.add(module)  # such as an in-place activation at its start
+        first = inputs[:1]
     size = (int(inputs.shape[2]), int(inputs.shape[3]))
     if name is None:
-        target = _find(module, records, output, first, size, depends)
+        target = _find(module, records, output, first, size, probe)
     else:
         target = _check(module, name, records, size)
         _same_answer(module, output, run_hooked(module, name, target.module, first))
@@ -111,6 +154,11 @@ def _key(module: nn.Module, inputs: Tensor, layer: str | nn.Module | None, score
 
 def _is_gone(asked: object) -> bool:
     return type(asked) is object or (isinstance(asked, weakref.ref) and asked() is None)
+
+
+def writes_to_input(module: nn.Module) -> bool:
+    """Whether a forward of this model was seen to change its input in place."""
+    return module in _writing
 
 
 def forget(module: nn.Module) -> None:
@@ -154,7 +202,7 @@ def _record(module: nn.Module, inputs: Tensor) -> tuple[list[_Record], Any]:
 
     def before(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            versions[name] = args[0]._version if args and isinstance(args[0], Tensor) else 0
+            versions[name] = _version(args[0]) if args and isinstance(args[0], Tensor) else 0
 
         return hook
 
@@ -162,7 +210,7 @@ def _record(module: nn.Module, inputs: Tensor) -> tuple[list[_Record], Any]:
         def hook(m: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             tensor = layer_tensor(output)
             # The same tensor, not written to: an identity, or dropout in eval mode. Written to: an in-place activation.
-            same = tensor is not None and bool(args) and tensor is args[0] and tensor._version == versions.get(name)
+            same = tensor is not None and bool(args) and tensor is args[0] and _version(tensor) == versions.get(name)
             # A pooled grid is a coarser copy of the one before it, also as the output of a block that ends in a pool.
             if tensor is not None and "pool" in type(m).__name__.lower():
                 pooled.append(tensor)
@@ -187,53 +235,87 @@ def _record(module: nn.Module, inputs: Tensor) -> tuple[list[_Record], Any]:
     return [_Record(name, m, shape, calls[name], same) for name, m, shape, same in finished], output
 
 
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def _find(
     module: nn.Module,
     records: list[_Record],
     output: Any,
     inputs: Tensor,
     size: tuple[int, int],
-    depends: Callable[[Tail, str], bool | None],
+    probe: Probe,
 ) -> Target:
     nearest: list[tuple[str, str, str]] = []
-    tries, other = 0, False
+    others: list[Target] = []
     silent: Target | None = None
+    tries = 0
     for record in reversed(records):
         views = _views(record, records, size)
-        if not views or record.passes_through:
+        if not views or record.passes_through or record.shape is None:
             continue
-        view = views[0]
+        target = Target(record.name, record.module, views[0], record.shape[1:])
         if record.calls > 1:
-            nearest.append((record.name, str(view), f"called {record.calls} times in a forward"))
-        elif view.kind != "nchw":
-            if record.name.count(".") > 1:
-                continue  # inside a block: a person names the block
-            # What lies before it may be a grid of channels, a patch embedding say, and would give a plausible picture
-            # of nothing: so nothing before it is taken.
-            nearest.append((record.name, str(view), "not a convolutional grid; pass its name to read it as this"))
-            other = True
-        elif other:
-            continue
-        elif tries == MAX_TRIES:
+            nearest.append((record.name, str(target.view), f"called {record.calls} times in a forward"))
+        elif target.view.kind != "nchw":
+            others.append(target)
+        elif others or tries == MAX_TRIES:
+            # What lies before a token or channels-last grid may be a grid of channels, a patch embedding say, and would
+            # give a plausible picture of nothing: so nothing before it is taken.
             break
         else:
             tries += 1
             tail = run_hooked(module, record.name, record.module, inputs)
             _same_answer(module, output, tail)
-            found, target = depends(tail, record.name), Target(record.name, record.module, view)
-            if found:
+            found = probe.depends(tail, record.name, target.view)
+            if found is False:
+                why = "the score does not depend on it (zero gradient)"
+            elif _bypassed(module, target, inputs, probe):
+                why = "the score reaches the image around it too, through another branch"
+            elif found:
                 return target
-            if found is None and silent is None:
-                silent = target
-            nearest.append((record.name, str(view), "the score does not depend on it (zero gradient)"))
+            else:
+                silent, why = silent or target, "the score does not depend on it (zero gradient)"
+            nearest.append((record.name, str(target.view), why))
     if silent is not None:
         return silent
+    nearest = [*_worth_naming(module, others, inputs, probe), *nearest]
+    if not nearest:
+        raise TargetLayerError(
+            f"no layer of {type(module).__name__} gives a grid over the image, so there is no map of where it looks: "
+            f"its children are {_children(module)}"
+        )
     lines = "".join(f"\n  {name}   {view}   {why}" for name, view, why in nearest[:5])
-    what = f" Nearest:{lines}" if lines else " None of its layers gives a grid over the image."
+    name = nearest[0][0] if nearest[0][2] == CAN_BE_NAMED else "…"
     raise TargetLayerError(
-        f"no layer of {type(module).__name__} was found that gives a map for this score.{what}\n"
-        f'Name one with layer="…"; the children of the model are {_children(module)}'
+        f"no layer of {type(module).__name__} was found that gives a map for this score. Nearest:{lines}\n"
+        f'Name one with layer="{name}"; the children of the model are {_children(module)}'
     )
+
+
+def _bypassed(module: nn.Module, target: Target, inputs: Tensor, probe: Probe) -> bool:
+    """Whether the image reaches the score around the layer: then its map shows a part of the evidence, of any size."""
+    try:
+        leaf, output = run_around(module, target.module, inputs)
+        return probe.reaches(leaf, output)
+    except RuntimeError:
+        return False  # what lies before the layer cannot run with gradients: nothing can be said of it
+
+
+def _worth_naming(module: nn.Module, others: list[Target], inputs: Tensor, probe: Probe) -> list[tuple[str, str, str]]:
+    """Layers of other kinds of grid on whose cells the score depends: those that a person would name first."""
+    found: list[tuple[str, str, str]] = []
+    for target in others[:MAX_LISTED_TRIES]:
+        if any(target.name.startswith(f"{name}.") for name, *_ in found):
+            continue  # inside a layer that is listed
+        try:
+            tail = run_hooked(module, target.name, target.module, inputs)
+            if probe.depends(tail, target.name, target.view):
+                found.append((target.name, str(target.view), CAN_BE_NAMED))
+        except TargetLayerError:
+            continue
+    return sorted(found, key=lambda line: line[0].count("."))[:3]
 
 
 def _check(module: nn.Module, name: str, records: list[_Record], size: tuple[int, int]) -> Target:
@@ -256,24 +338,35 @@ def _check(module: nn.Module, name: str, records: list[_Record], size: tuple[int
             f"layer {name!r} has no spatial grid: its output has shape {record.shape} for an input of "
             f"{size[0]}×{size[1]} pixels; name a layer that lies before pooling"
         )
-    return Target(name, record.module, views[0])
+    return Target(name, record.module, views[0], record.shape[1:])
 
 
 def _views(record: _Record, records: list[_Record], size: tuple[int, int]) -> list[View]:
-    """How the layer's output may be read; as NCHW only, where a convolution in the layer has the same output shape."""
-    if record.shape is None:
+    """How the layer's output may be read.
+
+    Shapes alone can be read either way, (1, 8, 8, 8) for one: what settles it is the last module before, or in, the
+    layer that gives this shape and knows where its channels are.
+    """
+    if record.shape is None or record.shape[0] != 1:  # one image was recorded: more rows are crops, windows or frames
         return []
-    convolved = any(
-        isinstance(inner.module, nn.Conv2d | nn.BatchNorm2d)
-        and inner.shape == record.shape
-        and (inner is record or inner.name.startswith(f"{record.name}."))
-        for inner in records
-    )
-    return views_of(record.shape, size, convolved=convolved)
+    at = next(i for i, other in enumerate(records) if other is record)
+    for other in reversed(records[: at + 1]):
+        if other.shape == record.shape and isinstance(other.module, CHANNELS_FIRST):
+            return views_of(record.shape, size, channels="first")
+        if other.shape == record.shape and type(other.module) in CHANNELS_LAST:
+            return views_of(record.shape, size, channels="last")
+    views = views_of(record.shape, size)
+    return [] if {"nchw", "nhwc"} <= {view.kind for view in views} else views
 
 
 def _same_answer(module: nn.Module, output: Any, tail: Tail) -> None:
-    for a, b in zip(tensors_in(output), tensors_in(tail.output), strict=False):
+    before, after = list(tensors_in(output)), list(tensors_in(tail.output))
+    if [a.shape for a in before] != [b.shape for b in after]:
+        raise ModelError(
+            f"{type(module).__name__} answers the same input with other shapes when it is asked again: no map of it "
+            "can be trusted"
+        )
+    for a, b in zip(before, after, strict=True):
         if not a.is_floating_point():
             continue
         # What is not finite is compared by itself, and refused where scores are read.

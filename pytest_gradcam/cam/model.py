@@ -5,7 +5,7 @@ Leaving it untouched is in `untouched.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,10 @@ def unwrap(model: object) -> nn.Module:
         ModelTypeError: not an `nn.Module`, or one without Python modules inside (TorchScript).
     """
     if not isinstance(model, nn.Module):
+        if isinstance(model, type) and issubclass(model, nn.Module):
+            raise ModelTypeError(
+                f"the model is the class {model.__name__}: pass an instance of it, {model.__name__}(…)"
+            )
         raise ModelTypeError(
             f"the model is of type {type(model).__name__}: pass a torch.nn.Module"
             ' (or, with engine="split", a pair (features, head))'
@@ -35,7 +39,7 @@ def unwrap(model: object) -> nn.Module:
             )
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
-        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):  # torch.compile's OptimizedModule
+        elif isinstance(inner := module._modules.get("_orig_mod"), nn.Module):  # torch.compile's OptimizedModule
             module = inner
         else:
             return module
@@ -118,20 +122,22 @@ def _logits(output: Any) -> Tensor | None:
     return next(tensors_in(output), None)
 
 
-def tensors_in(output: Any) -> Iterator[Tensor]:
-    """The tensors in a model's output, in order: in it, in its items, in its attributes."""
+def tensors_in(output: Any, depth: int = 8) -> Iterator[Tensor]:
+    """The tensors in a model's output, in order: in it, its items, its attributes; to a depth, as it may be cyclic."""
     if isinstance(output, Tensor):
         yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from tensors_in(value)
+        return
+    if depth == 0:
+        return
+    values: Iterable[Any] = ()
+    if isinstance(output, Mapping):
+        values = output.values()
     elif isinstance(output, list | tuple):
-        for value in output:
-            yield from tensors_in(value)
+        values = output
     elif hasattr(output, "__dict__"):
-        for value in vars(output).values():
-            if isinstance(value, Tensor | Mapping | list | tuple):
-                yield from tensors_in(value)
+        values = [value for value in vars(output).values() if isinstance(value, Tensor | Mapping | list | tuple)]
+    for value in values:
+        yield from tensors_in(value, depth - 1)
 
 
 def labels_of(module: nn.Module) -> tuple[str, ...] | None:
@@ -143,7 +149,13 @@ def labels_of(module: nn.Module) -> tuple[str, ...] | None:
         return tuple(str(name) for name in names)
     by_index = getattr(getattr(module, "config", None), "id2label", None)
     if isinstance(by_index, Mapping) and by_index:
+        try:
+            by_number = {int(index): str(name) for index, name in by_index.items()}  # JSON makes text of the keys
+        except (TypeError, ValueError):
+            return None
+        if sorted(by_number) != list(range(len(by_number))):
+            return None
+        names = tuple(by_number[index] for index in range(len(by_number)))
         # transformers numbers the names of a model that has none: LABEL_0, LABEL_1, … say nothing to a person.
-        names = tuple(str(by_index[index]) for index in sorted(by_index))
         return None if names[0] == "LABEL_0" else names
     return None

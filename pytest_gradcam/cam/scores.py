@@ -6,7 +6,7 @@ import difflib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from pytest_gradcam.errors import ClassError, NonFiniteError, SettingsError
 CERTAIN = 1e-5
 
 Score: TypeAlias = Callable[[Any], Tensor]
-ClassLike: TypeAlias = int | str | Score | None
+ClassLike: TypeAlias = SupportsIndex | str | Score | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def scores_of_batch(output: Any, classes: Sequence[ClassLike], labels: Sequence[
     rows = checked_rows(logits, len(classes))
     check_labels(labels, logits.shape[1])
     asked = [
-        None if callable(cls) else index_of(cls, logits.shape[1], labels, int(best))
-        for cls, best in zip(classes, rows.argmax(axis=1), strict=True)
+        None if callable(cls) else index_of(cls, logits.shape[1], labels, predicted_of(row) if cls is None else 0)
+        for cls, row in zip(classes, rows, strict=True)
     ]
     own = {i: call_score(cls, _image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)}
     weights = torch.zeros_like(logits)
@@ -86,15 +86,27 @@ def scores_of_batch(output: Any, classes: Sequence[ClassLike], labels: Sequence[
             weights[i, index] = 1
     values = [float(own[i].detach()) if index is None else float(rows[i, index]) for i, index in enumerate(asked)]
     facts = facts_of(values, asked, rows)
-    certain = [i for i, index in enumerate(asked) if index is not None and is_certain(rows[i], index)]
+    step = torch.finfo(logits.dtype).eps
+    certain = [i for i, index in enumerate(asked) if index is not None and is_certain(rows[i], index, step)]
     if own:
         return Scores(sum(own.values(), (logits * weights).sum()), None, facts, certain)
     return Scores(logits, weights, facts, certain)
 
 
-def is_certain(row: npt.NDArray[np.floating], index: int) -> bool:
-    """Whether a row of "logits" looks like probabilities, all of it in one class."""
-    return len(row) > 1 and bool(row[index] > 1 - CERTAIN and row.min() >= 0 and abs(row.sum() - 1) < CERTAIN)
+def is_certain(row: npt.NDArray[np.floating], index: int, step: float) -> bool:
+    """Whether a row of "logits" looks like probabilities, or their logarithms, with all of them in one class.
+
+    Args:
+        row: (K,) values.
+        index: the class that is asked for.
+        step: relative step of the type that the row was computed in.
+    """
+    near = max(CERTAIN, 2 * step)
+    if len(row) < 2:
+        return False
+    if row[index] > 1 - near and row.min() >= 0 and abs(row.sum() - 1) < near * len(row) ** 0.5:
+        return True
+    return bool(row.max() <= 0 and row[index] > -near and abs(float(np.exp(row).sum()) - 1) < near * len(row) ** 0.5)
 
 
 def classes_of(output: Any, classes: Sequence[ClassLike] | None, labels: Sequence[str] | None) -> list[int | Score]:
@@ -111,8 +123,24 @@ def classes_of(output: Any, classes: Sequence[ClassLike] | None, labels: Sequenc
     check_labels(labels, count)
     if classes is None:
         return list(range(count))
-    predicted = int(rows[0].argmax())
-    return [cls if callable(cls) else index_of(cls, count, labels, predicted) for cls in classes]
+    return [
+        cls if callable(cls) else index_of(cls, count, labels, predicted_of(rows[0]) if cls is None else 0)
+        for cls in classes
+    ]
+
+
+def predicted_of(row: npt.NDArray[np.floating]) -> int:
+    """The class of the largest logit.
+
+    Raises:
+        ClassError: there is one logit, and it says no: then no class is predicted that has a score.
+    """
+    if len(row) == 1 and row[0] < 0:
+        raise ClassError(
+            f"the model has one logit, and it is {row[0]:.4g}: it speaks against class 0, so there is no predicted "
+            "class. Judge the answer no with cls=lambda output: -output[0, 0], or class 0 with cls=0"
+        )
+    return int(row.argmax())
 
 
 def index_of(cls: object, count: int, labels: Sequence[str] | None, predicted: int) -> int:
@@ -123,6 +151,11 @@ def index_of(cls: object, count: int, labels: Sequence[str] | None, predicted: i
     """
     if cls is None:
         return predicted
+    if isinstance(cls, str) and labels is None and count == 1:
+        raise ClassError(
+            f"class {cls!r} is a label, but the model has one logit and no labels: its answer yes is class 0, its "
+            "answer no is cls=lambda output: -output[0, 0]"
+        )
     if isinstance(cls, str):
         return _index_of_label(cls, count, labels)
     if isinstance(cls, bool) or (isinstance(cls, Tensor) and cls.dtype == torch.bool):
@@ -134,7 +167,8 @@ def index_of(cls: object, count: int, labels: Sequence[str] | None, predicted: i
             f"cls is {cls!r} of type {type(cls).__name__}: pass a class index, a label, a callable or None"
         ) from None
     if not 0 <= index < count:
-        classes = "1 class (0)" if count == 1 else f"{count} classes (0..{count - 1})"
+        no = "; its answer no is cls=lambda output: -output[0, 0]"
+        classes = f"1 class (0){no}" if count == 1 else f"{count} classes (0..{count - 1})"
         raise ClassError(f"class {index} is out of range: the model has {classes}")
     return index
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
 
 from pytest_gradcam.cam.randomness import RandomStates
-from pytest_gradcam.errors import ModelError
+from pytest_gradcam.errors import ModelError, ModelTypeError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,9 +58,19 @@ class Inventory:
             if m is None or id(m) in seen:
                 continue
             seen.add(id(m))
+            if isinstance(m, torch.jit.ScriptModule):
+                raise ModelTypeError(
+                    f"the model holds a TorchScript module ({type(m).__name__}), which takes no hooks: put the Python "
+                    "module that it was made from in its place"
+                )
             modules.append(m)  # in the order of `modules()`: the first parameter is the one that meets the input
             for p in m._parameters.values():
                 if p is not None:
+                    if isinstance(p, UninitializedParameter):
+                        raise ModelError(
+                            f"{type(module).__name__} holds a lazy module ({type(m).__name__}) that was not run yet: "
+                            "run the model once, so that its parameters are made"
+                        )
                     parameters[id(p)] = p
             tables.append(m._buffers)
             for b in m._buffers.values():
@@ -103,7 +115,7 @@ def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
         (table, tuple(table.items())) for m in inventory.modules for table in (m._forward_hooks, m._forward_pre_hooks)
     ]
     states = RandomStates(device)
-    caching = torch.is_autocast_cache_enabled()
+    caching, caching_weights = torch.is_autocast_cache_enabled(), parametrize._cache_enabled
     written = None
     with torch.inference_mode(False), torch.no_grad():
         _refuse_inference(inventory)
@@ -119,6 +131,8 @@ def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
             # Weights cast under no_grad would stay in autocast's cache, and the user's next training step in the same
             # autocast region would find them there without a graph.
             torch.set_autocast_cache_enabled(False)
+            # The same holds for the cache of parametrize.cached(): it would serve our weights to the user.
+            parametrize._cache_enabled = 0
             with _moved(inventory, device):
                 parameters = _Parameters(inventory)
                 try:
@@ -127,6 +141,7 @@ def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
                     written = parameters.restore()
         finally:
             torch.set_autocast_cache_enabled(caching)
+            parametrize._cache_enabled = caching_weights
             for m, was in zip(inventory.modules, training, strict=True):
                 m.__dict__["training"] = was
             for m, call in compiled:
@@ -189,7 +204,8 @@ class _Buffers:
         self._tables = [(table, tuple(table.items())) for table in inventory.tables]
         by_kind: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         for buffer in inventory.buffers:
-            by_kind.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+            if buffer.layout == torch.strided:  # sparse buffers have no values that a forward would write in place
+                by_kind.setdefault((buffer.dtype, buffer.device), []).append(buffer)
         # One flat copy for each kind: a model has hundreds of small buffers, and a copy of each would take longer.
         self._values = [(tensors, [t.shape for t in tensors], _flat(tensors)) for tensors in by_kind.values()]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -49,17 +50,19 @@ class _Kind:
     read: Callable[[Tensor, View], Tensor]
 
 
-def views_of(shape: Sequence[int], size: tuple[int, int], *, convolved: bool = False) -> list[View]:
+def views_of(
+    shape: Sequence[int], size: tuple[int, int], *, channels: Literal["first", "last"] | None = None
+) -> list[View]:
     """The views that an output of this shape allows, the likeliest first.
 
     Args:
         shape: shape of the output, batch first.
         size: (H, W) of the model input, in pixels.
-        convolved: whether a convolution is known to have given this shape: then it can only be NCHW.
+        channels: where the channels of a four-dimensional output are known to be: then it is read in that way only.
     """
-    if convolved:
-        grid = (shape[2], shape[3])
-        return [View("nchw", grid)] if _has_cells(grid, size) else []
+    if channels is not None and len(shape) == 4:
+        grid = (shape[2], shape[3]) if channels == "first" else (shape[1], shape[2])
+        return [View("nchw" if channels == "first" else "nhwc", grid)] if _has_cells(grid, size) else []
     return [view for kind in _KINDS.values() for view in kind.propose(shape, size)]
 
 

@@ -16,8 +16,8 @@ from typing import Literal
 
 import pytest
 
-from pytest_gradcam.errors import AttentionError
 from pytest_gradcam.report.names import artifact_name
+from pytest_gradcam.verdicts import AttentionError
 
 FOLDER = Path(__file__).parent
 TEST_FILE = FOLDER / "test_demo.py"

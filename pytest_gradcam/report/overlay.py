@@ -1,17 +1,23 @@
-"""The overlay of a verdict: what the model saw and, beside it, the map over it with the region outlined; a PNG file."""
+"""The overlay of a verdict: what the model saw and, beside it, the map over it with the region outlined; a PNG file.
+
+The files bear a mark, so that nobody removes or replaces a picture that is not ours.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from pytest_gradcam.cam.heatmap import blend, encode_png
+from pytest_gradcam.cam.heatmap import blend
 from pytest_gradcam.report.lines import in_ascii
 from pytest_gradcam.report.maps import cells
 from pytest_gradcam.verdicts import Verdict
@@ -21,6 +27,9 @@ _LARGEST: Final = 1024  # more costs megabytes and shows no more of a coarse map
 _GAP: Final = 8
 _PAPER: Final = 24
 _INK: Final = 225
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_SOFTWARE: Final = "pytest-gradcam"
+_MARK: Final = b"tEXtSoftware\0" + _SOFTWARE.encode("ascii")  # the chunk as it stands in the file, ahead of the pixels
 
 
 def outline(
@@ -75,11 +84,31 @@ def save_overlay(verdict: Verdict, path: str | os.PathLike[str]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(encode_png(picture(verdict)))
+        draft.write_bytes(_marked_png(picture(verdict)))
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
     return target
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether the file is an overlay of ours, by its mark; a link, a folder or a file that cannot be read is none."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except OSError:
+        return False
+    return head.startswith(_SIGNATURE) and _MARK in head
+
+
+def _marked_png(rgb: npt.NDArray[np.uint8]) -> bytes:
+    mark = PngInfo()
+    mark.add_text("Software", _SOFTWARE)
+    written = BytesIO()
+    Image.fromarray(rgb).save(written, "PNG", pnginfo=mark)
+    return written.getvalue()
 
 
 def _panel(frame: tuple[int, ...]) -> tuple[int, int]:

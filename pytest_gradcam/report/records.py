@@ -6,12 +6,13 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pytest_gradcam.report.maps import colour_map, plain_map
 from pytest_gradcam.report.names import artifact_name
-from pytest_gradcam.report.overlay import save_overlay
+from pytest_gradcam.report.overlay import is_overlay, save_overlay
 from pytest_gradcam.verdicts import Verdict
 
 
@@ -21,6 +22,7 @@ def recorder(
     """What a `Gradcam` calls with every verdict of one test: it keeps a record, and draws the verdicts that failed.
 
     The overlays that an earlier run left for this test are removed: a picture that is there belongs to this run.
+    What is no overlay of ours is left alone, and the overlay written beside it. A folder made here is ignored by git.
 
     Args:
         nodeid: pytest's id of the test.
@@ -33,7 +35,7 @@ def recorder(
         that passed. It raises nothing: a disk that is full must not hide what the model did.
     """
     _remove_overlays(nodeid, folder)
-    free = _overlays(nodeid, folder)
+    free = (path for path in _overlays(nodeid, folder) if not os.path.lexists(path) or is_overlay(path))
 
     def record(verdict: Verdict) -> str | None:
         values = {**to_record(verdict, nodeid), "folder": shown(folder), "overlay": None}
@@ -42,6 +44,7 @@ def recorder(
             return None
         path = next(free)
         try:
+            _make(folder)
             save_overlay(verdict, path)
         except OSError as error:
             return f"not written: {error.strerror or error} ({shown(path)})"
@@ -77,7 +80,16 @@ def _overlays(nodeid: str, folder: Path) -> Iterator[Path]:
 
 def _remove_overlays(nodeid: str, folder: Path) -> None:
     for path in _overlays(nodeid, folder):
-        try:
-            path.unlink()
-        except OSError:  # the first that is not there ends the row; one that cannot be removed will be written over
+        if not os.path.lexists(path):  # the first that is not there ends the row
             return
+        if is_overlay(path):
+            with suppress(OSError):  # one that cannot be removed will be written over
+                path.unlink()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:  # whoever made it decides what git sees of it
+        return
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")

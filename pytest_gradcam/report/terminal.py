@@ -6,10 +6,10 @@ The end of a run is told by `summary`, the maps are drawn by `maps`.
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 
+from pytest_gradcam.metrics import METRICS, inside
 from pytest_gradcam.report.maps import colour_map, plain_map
 from pytest_gradcam.verdicts import Verdict
 
@@ -37,17 +37,9 @@ def failure_text(verdict: Verdict, overlay: str | None) -> str:
     return "\n".join(lines)
 
 
-def region_noun(region: object) -> str:
-    """The region in two words, `the box`, `the 2 boxes`, `the mask`: for a sentence that has named it before."""
-    found = re.match(r"the (?!union)(\d+ )?\w+", str(region))
-    return found[0] if found else "the region"
-
-
 def direction(verdict: Verdict) -> str:
     """Where the peak lies, seen from the nearest point of the region: `bottom left`; empty inside the region."""
-    y, x = np.nonzero(verdict.mask > 0.0)
-    if len(x) == 0:
-        return ""
+    y, x = np.nonzero(inside(verdict.mask))
     peak_x, peak_y = verdict.peak
     nearest = int(np.argmin((x - peak_x) ** 2 + (y - peak_y) ** 2))
     right, down = peak_x - int(x[nearest]), peak_y - int(y[nearest])
@@ -60,12 +52,12 @@ def direction(verdict: Verdict) -> str:
 
 def _facts(verdict: Verdict) -> list[tuple[str, str]]:
     explanation = verdict.explanation
-    noun = region_noun(verdict.region)
+    noun = verdict.region.noun
     height, width = explanation.cam.shape
     rows, columns = explanation.grid
     peak_x, peak_y = verdict.peak
     facts = [
-        ("energy", f"{verdict.energy:.2f} of the map's mass is in {verdict.region}"),
+        ("energy", f"{verdict.energy:.2f} of the map's mass is in {verdict.region}{_frame(verdict)}"),
         ("chance", f"{verdict.chance:.2f} would be there if the model looked everywhere alike"),
         ("filled", f"{verdict.filled:.2f} would be there if it filled {noun} evenly on this {rows}×{columns} grid"),
         ("peak", f"at ({peak_x}, {peak_y}) of the {width}×{height} input, {_distance(verdict, noun)}"),
@@ -74,7 +66,23 @@ def _facts(verdict: Verdict) -> list[tuple[str, str]]:
         low, high = verdict.interval
         facts.insert(0, ("interval", f"{low:.2f} to {high:.2f}"))
     predicted = _predicted(verdict)
-    return [*facts, ("predicted", predicted)] if predicted else facts
+    if predicted:
+        facts.append(("predicted", predicted))
+    if _is_outside_default(verdict):
+        knobs = "threshold=… here, or outside_threshold in the settings, sets another"
+        facts.append(("allowed", f"{verdict.threshold:.2f} is the metric's default outside a region; {knobs}"))
+    return facts
+
+
+def _frame(verdict: Verdict) -> str:
+    """The picture that the region's numbers are of, where it has another size than the input."""
+    height, width = verdict.frame
+    return "" if verdict.frame == verdict.explanation.cam.shape else f" of the {width}×{height} picture"
+
+
+def _is_outside_default(verdict: Verdict) -> bool:
+    default = METRICS[verdict.metric].outside(verdict.chance, verdict.filled)
+    return verdict.assertion == "assert_attention_outside_region" and verdict.threshold == default
 
 
 def _distance(verdict: Verdict, noun: str) -> str:

@@ -75,6 +75,33 @@ class AllUnderNoGrad(Body):
         return super().forward(x)
 
 
+class Kept(nn.Module):
+    """A convolution that remembers what it gave."""
+
+    given: Tensor
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.given = self.convolution(x)
+        return self.given
+
+
+class ReusesMemory(Body):
+    """When all is done, the memory of the grid is used for something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = Kept(self.second)
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.fc(self.kept(self.first(x).relu()).relu().mean((2, 3)))
+        self.kept.given.detach().zero_()
+        return logits
+
+
 class TestInPlace:
     """An operation in place after the target layer changes neither the activations nor the gradients."""
 
@@ -104,6 +131,12 @@ class TestInPlace:
         for inplace in (True, False):
             got = explain(small(inplace=inplace), x, 1, layer="conv2", engine=engine)
             assert apart(got.raw, expected) <= 1e-5
+
+    def test_memory_that_is_used_again_after_the_forward(self) -> None:
+        x = picture(32, 32)
+        got = explain(ReusesMemory(), x, 1)
+        assert got.layer == "kept"
+        assert apart(got.raw, plain_raw(Body(), x, "second")) <= 1e-5
 
     @engines
     def test_an_input_that_is_written_is_a_copy(self, engine: str) -> None:

@@ -103,8 +103,8 @@ class TestPictures:
         colours = one.overlay(alpha=1.0).astype(float)
         assert np.abs(one.overlay(alpha=alpha) - (alpha * colours + (1 - alpha) * 100)).max() <= 0.5
 
-    @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
-    def test_alpha_is_a_share(self, alpha: float) -> None:
+    @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan"), "half", None, np.ones(2)])
+    def test_alpha_is_a_share(self, alpha: Any) -> None:
         with pytest.raises(SettingsError, match=r"^alpha is .*: it is the weight of the map's colours, from 0 to 1$"):
             explanation(drawn(2, 2, 0)).overlay(alpha=alpha)
 
@@ -115,8 +115,8 @@ class TestPictures:
         colours = cv2.applyColorMap(np.rint(255 * one.cam).astype(np.uint8), code)[..., ::-1]
         assert np.array_equal(one.overlay(alpha=1.0, colormap=colormap), colours)
 
-    @pytest.mark.parametrize("colormap", ["rainbows", "", "jet "])
-    def test_an_unknown_map_is_refused(self, colormap: str) -> None:
+    @pytest.mark.parametrize("colormap", ["rainbows", "", "jet ", 3, None])
+    def test_an_unknown_map_is_refused(self, colormap: Any) -> None:
         with pytest.raises(SettingsError, match=r"^unknown colormap .*: OpenCV has .*jet.*viridis"):
             explanation(drawn(2, 2, 0)).overlay(colormap=colormap)
 
@@ -127,6 +127,15 @@ class TestPictures:
         read = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
         assert read is not None
         assert np.array_equal(read[..., ::-1], one.overlay(alpha=0.3, colormap="magma"))
+
+    @pytest.mark.parametrize("name", ["overlay.jpg", "overlay", "overlay.png.gz", "overlay.tiff"])
+    def test_saving_under_another_suffix_is_refused(self, name: str, tmp_path: Path) -> None:
+        """PNG bytes in a file of another name would open nowhere."""
+        with pytest.raises(SettingsError) as caught:
+            explanation(drawn(2, 2, 0)).save(tmp_path / "new" / name)
+        assert str(caught.value) == f"the overlay is a PNG file, and {name!r} is no name of one: end it in .png"
+        assert list(tmp_path.iterdir()) == []
+        assert explanation(drawn(2, 2, 0)).save(tmp_path / "OVERLAY.PNG").exists()
 
     def test_a_notebook_shows_the_overlay(self) -> None:
         one = explanation(drawn(4, 4, 6))

@@ -111,10 +111,13 @@ class TestTheThreeCuts:
 
     @pytest.mark.parametrize("count", [1, 3])
     def test_batches_and_classes(self, count: int) -> None:
-        model, x = Skips(), picture(32, 32, count=count)
+        model, x, engines = Skips(), picture(32, 32, count=count), ("split", "hooks")
         pairs = [
-            *zip(*(explain_batch(model, x, 1, engine=engine) for engine in ("split", "hooks")), strict=True),
-            *zip(*(explain_classes(model, x[:1], [1, 3], engine=engine) for engine in ("split", "hooks")), strict=True),
+            *zip(*(explain_batch(model, x, 1, layer="body", engine=e) for e in engines), strict=True),
+            *zip(
+                *(explain_classes(model, x[:1], [1, 3], engine=e, layer="body") for e in ("split", "hooks")),
+                strict=True,
+            ),
         ]
         for a, b in pairs:
             assert apart(a.raw, b.raw) <= EQUAL

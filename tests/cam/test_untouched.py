@@ -169,6 +169,12 @@ class TestNormalRuns:
             assert state(model) == before
 
 
+@pytest.fixture(autouse=True)
+def _autocast_caches() -> None:
+    """As it does by default: a test that left it off would hide the next one that does."""
+    torch.set_autocast_cache_enabled(True)
+
+
 class Raised(Exception):
     """What goes wrong in the user's own code."""
 

@@ -58,7 +58,8 @@ class TestTheLikeliestView:
     def test_what_a_convolution_gave_is_read_as_nchw(self) -> None:
         """8 channels of 8×2 cells and 8×8 cells of 2 channels have the same shape."""
         assert views_of((1, 8, 8, 2), (64, 64))[0] == View("nhwc", (8, 8))
-        assert views_of((1, 8, 8, 2), (64, 64), convolved=True) == [View("nchw", (8, 2))]
+        assert views_of((1, 8, 8, 2), (64, 64), channels="first") == [View("nchw", (8, 2))]
+        assert views_of((1, 8, 2, 8), (64, 64), channels="last") == [View("nhwc", (8, 2))]
 
 
 def numbered(*shape: int) -> Tensor:

@@ -152,7 +152,7 @@ def test_weights_that_are_missing_end_with_1_and_are_named(tmp_path: Path) -> No
 
 ENDINGS = """
 import pytest
-from pytest_gradcam.errors import AttentionError
+from pytest_gradcam import AttentionError
 
 VERDICT = object()
 

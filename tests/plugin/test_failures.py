@@ -211,6 +211,7 @@ class TestOverlays:
 
     def test_what_an_earlier_run_drew_of_a_test_is_gone_when_it_passes(self, project: pytest.Pytester) -> None:
         project.runpytest()
+        assert Path("gradcam-report/.gitignore").read_text() == "*\n"
         other = Path("gradcam-report/test_demo.py/mine.png")
         other.write_bytes(b"")
         project.makepyfile(
@@ -225,6 +226,16 @@ class TestOverlays:
         )
         project.runpytest().assert_outcomes(passed=1)
         assert list(Path("gradcam-report").rglob("*.png")) == [other]
+
+    def test_a_picture_of_the_users_in_the_output_folder_survives(self, project: pytest.Pytester) -> None:
+        """The test only asks for the fixture, and its id names a file that the user has."""
+        mine = Path("pictures/test_demo.py/test_it.png")
+        mine.parent.mkdir(parents=True)
+        mine.write_bytes(b"the user's")
+        project.makepyfile(test_demo="def test_it(gradcam): pass")
+        project.runpytest("--gradcam-output-dir=pictures").assert_outcomes(passed=1)
+        assert mine.read_bytes() == b"the user's"
+        assert [path for path in Path("pictures").rglob("*") if path.is_file()] == [mine]
 
     def test_several_failed_verdicts_of_one_test_have_an_overlay_each(self, project: pytest.Pytester) -> None:
         project.makepyfile(

@@ -60,10 +60,10 @@ def test_it_may_hold_what_no_command_line_can(pytester: pytest.Pytester) -> None
 
         LAYER = torch.nn.ReLU()
 
-        @pytest.mark.gradcam(layer=[LAYER, "0"], transform=len, labels=["cat"], device=torch.device("cpu"))
+        @pytest.mark.gradcam(layer=LAYER, transform=len, labels=["cat"], device=torch.device("cpu"))
         def test_it(gradcam):
             s = gradcam.settings
-            assert (s.layer, s.transform, s.labels, s.device) == ((LAYER, "0"), len, ("cat",), "cpu")
+            assert (s.layer, s.transform, s.labels, s.device) == (LAYER, len, ("cat",), "cpu")
         """
     )
     pytester.runpytest().assert_outcomes(passed=1)

@@ -130,6 +130,10 @@ def test_a_wrong_option_stops_the_run_before_it_starts(pytester: pytest.Pytester
     [
         ("gradcam_metric = iou", "gradcam_metric in the ini file: unknown metric 'iou': known are"),
         ("gradcam_threshold = much", "gradcam_threshold in the ini file: threshold 'much' is not a number"),
+        (
+            "gradcam_labels = red, green, blue",
+            "gradcam_labels in the ini file: labels holds one name with commas in it, 'red, green, blue': write",
+        ),
         ("gradcam_threshold = inf", "gradcam_threshold in the ini file: threshold 'inf' is not finite"),
     ],
 )
@@ -139,6 +143,30 @@ def test_a_wrong_line_of_the_ini_file_stops_the_run(pytester: pytest.Pytester, l
     done = pytester.runpytest()
     assert done.ret == USAGE_ERROR
     assert f"ERROR: {message}" in done.stderr.str()
+
+
+@pytest.mark.parametrize("where", ["ini", "toml", "override"])
+def test_an_unknown_name_in_the_ini_file_stops_the_run(pytester: pytest.Pytester, where: str) -> None:
+    """A misspelt threshold would leave every test with the default."""
+    arguments = []
+    if where == "ini":
+        pytester.makeini("[pytest]\ngradcam_treshold = 0.9\n")
+    elif where == "toml":
+        pytester.makepyprojecttoml("[tool.pytest.ini_options]\ngradcam_treshold = 0.9\n")
+    else:
+        arguments = ["-o", "gradcam_treshold=0.9"]
+    pytester.makepyfile("def test_nothing(): pass")
+    done = pytester.runpytest(*arguments)
+    assert done.ret == USAGE_ERROR
+    assert "ERROR: unknown key 'gradcam_treshold' in the ini file: known are gradcam_method, " in done.stderr.str()
+    assert "did you mean 'gradcam_threshold'?" in done.stderr.str()
+
+
+def test_a_name_that_somebody_else_added_is_theirs(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\ngradcam_dataset = cats\n")
+    pytester.makeconftest("def pytest_addoption(parser): parser.addini('gradcam_dataset', 'ours')")
+    pytester.makepyfile("def test_it(pytestconfig): assert pytestconfig.getini('gradcam_dataset') == 'cats'")
+    pytester.runpytest().assert_outcomes(passed=1)
 
 
 def test_a_wrong_option_stops_a_run_with_xdist_too(pytester: pytest.Pytester) -> None:

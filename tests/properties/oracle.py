@@ -85,6 +85,15 @@ def logits(net: SmallNet, x: Tensor) -> Array:
     return found
 
 
+def term_size(net: SmallNet, x: Tensor) -> float:
+    """What the largest logit could be if no two terms in the head cancelled: rounding is small against this."""
+    head = copy.deepcopy(net.head)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.abs_()
+        return float(head(net.stages(x)).max())
+
+
 def agree(actual: Array | float, expected: Array | float, scale: float = 0.0) -> bool:
     """Equal up to rounding: rtol 1e-5 and atol 1e-6·max|ref| where float32 is involved, else 1e-10.
 

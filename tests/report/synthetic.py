@@ -85,6 +85,7 @@ def verdict(**changes: Any) -> Verdict:
             peak_distance=53.0,
             region=Region.box(36, 6, 76, 46),
             mask=box_mask(),
+            frame=(96, 96),
             explanation=explanation(),
             message="class 3 (rocket) is not explained by the box: calibrated energy -0.26, needs 0.15",
         ),

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from pytest_gradcam.cam.heatmap import blend
-from pytest_gradcam.report.overlay import outline, picture, save_overlay
+from pytest_gradcam.report.overlay import is_overlay, outline, picture, save_overlay
 from tests.report.synthetic import box_mask, explanation, photo, verdict
 
 GAP = 8
@@ -121,6 +122,18 @@ class TestSave:
         read = cv2.imdecode(np.frombuffer(path.read_bytes(), dtype=np.uint8), cv2.IMREAD_COLOR)
         assert read is not None
         assert (read[..., ::-1] == picture(verdict())).all()
+
+    def test_the_file_bears_the_mark_and_others_do_not(self, tmp_path: Path) -> None:
+        ours = save_overlay(verdict(), tmp_path / "ours.png")
+        with Image.open(ours) as opened:
+            assert opened.info["Software"] == "pytest-gradcam"
+        assert is_overlay(ours)
+        theirs = tmp_path / "theirs.png"
+        Image.fromarray(picture(verdict())).save(theirs)
+        (tmp_path / "text.png").write_bytes(ours.read_bytes()[33:])  # the mark, in a file that is no PNG
+        (tmp_path / "folder.png").mkdir()
+        for name in ("theirs.png", "text.png", "folder.png", "absent.png"):
+            assert not is_overlay(tmp_path / name)
 
     def test_nothing_else_is_left_in_the_folder(self, tmp_path: Path) -> None:
         save_overlay(verdict(), tmp_path / "it.png")

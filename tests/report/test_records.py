@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pytest_gradcam.report.maps import colour_map, plain_map
 from pytest_gradcam.report.records import recorder, to_record
@@ -23,7 +24,7 @@ def keep_in(folder: Path, nodeid: str = NODEID) -> tuple[Any, list[dict[str, Any
 
 
 def overlays(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png") if path.is_file())
 
 
 class TestToRecord:
@@ -103,6 +104,40 @@ class TestRecorder:
             "test_demo.py/test_it[a]-2.png",
             "test_demo.py/test_it[a]-3.png",
         }
+
+    def test_a_picture_of_the_users_is_neither_removed_nor_replaced(self, tmp_path: Path) -> None:
+        """By its mark, not by its name: the user's file has the very name of the test's overlay."""
+        mine = tmp_path / "test_demo.py" / "test_it[a].png"
+        mine.parent.mkdir()
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(mine)
+        before = mine.read_bytes()
+        for _ in range(2):  # the second run finds the first one's overlay behind the user's file
+            record, kept = keep_in(tmp_path)
+            assert overlays(tmp_path) == ["test_demo.py/test_it[a].png"]
+            assert record(verdict()) == f"{tmp_path.name}/test_demo.py/test_it[a]-2.png"
+            assert kept[0]["overlay"] == f"{tmp_path.name}/test_demo.py/test_it[a]-2.png"
+            assert mine.read_bytes() == before
+        keep_in(tmp_path)
+        assert overlays(tmp_path) == ["test_demo.py/test_it[a].png"]
+
+    def test_a_link_and_a_folder_in_the_way_stay_what_they_are(self, tmp_path: Path) -> None:
+        folder, elsewhere = tmp_path / "test_demo.py", tmp_path / "elsewhere.png"
+        folder.mkdir()
+        (folder / "test_it[a].png").symlink_to(elsewhere)
+        (folder / "test_it[a]-2.png").mkdir()
+        record, _ = keep_in(tmp_path)
+        assert record(verdict()) == f"{tmp_path.name}/test_demo.py/test_it[a]-3.png"
+        assert (folder / "test_it[a].png").is_symlink() and not elsewhere.exists()
+        assert (folder / "test_it[a]-2.png").is_dir()
+
+    def test_git_ignores_a_folder_that_was_made_here_and_no_other(self, tmp_path: Path) -> None:
+        record, _ = keep_in(tmp_path / "build" / "report")
+        record(verdict())
+        assert (tmp_path / "build" / "report" / ".gitignore").read_text() == "*\n"
+        record, _ = keep_in(tmp_path)
+        record(verdict())
+        assert not (tmp_path / ".gitignore").exists()
+        assert not (tmp_path / "build" / ".gitignore").exists()
 
     def test_a_folder_that_cannot_be_made_is_a_reason_and_not_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "report").write_text("a file where the folder should be")

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_gradcam.regions import Region
 from pytest_gradcam.report.maps import plain_map
-from pytest_gradcam.report.terminal import direction, failure_text, region_noun
+from pytest_gradcam.report.terminal import direction, failure_text
 from tests.report.synthetic import box_mask, explanation, verdict
 
 
@@ -98,11 +98,42 @@ class TestPeak:
         assert direction(verdict(mask=mask, peak=(60, 88))) == "left"
         assert direction(verdict(mask=mask, peak=(30, 5))) == "right"
 
+    def test_the_side_is_told_of_a_region_that_covers_no_pixel_by_half(self) -> None:
+        assert direction(verdict(mask=0.3 * box_mask(box=(60, 40, 61, 50)), peak=(5, 45))) == "left"
+
     def test_an_oblong_frame_is_named_width_first(self) -> None:
         mask = np.zeros((48, 96), dtype=np.float32)
         mask[:10, :10] = 1.0
         seen = explanation(image=np.zeros((48, 96, 3), dtype=np.uint8))
         assert facts(explanation=seen, mask=mask)["peak"].startswith("at (5, 89) of the 96×48 input")
+
+
+def test_a_picture_of_another_size_than_the_input_is_named_where_its_numbers_stand() -> None:
+    """Two frames in one message: the region's numbers are of the picture, the peak's of the input."""
+    assert facts(frame=(128, 200))["energy"] == (
+        "0.01 of the map's mass is in the box (36, 6, 76, 46) of the 200×128 picture"
+    )
+    assert facts()["energy"].endswith("in the box (36, 6, 76, 46)")
+
+
+class TestAllowed:
+    """A forbidden region's default surprises most: the message names what sets another."""
+
+    OUTSIDE = "assert_attention_outside_region"
+
+    @pytest.mark.parametrize(
+        ("metric", "threshold", "shown"),
+        [("calibrated_energy", 0.0, "0.00"), ("energy", 0.17, "0.17"), ("pointing_game", 0.0, "0.00")],
+    )
+    def test_the_default_names_its_knob(self, metric: str, threshold: float, shown: str) -> None:
+        assert facts(assertion=self.OUTSIDE, metric=metric, threshold=threshold)["allowed"] == (
+            f"{shown} is the metric's default outside a region; threshold=… here, or outside_threshold in the "
+            "settings, sets another"
+        )
+
+    def test_what_somebody_set_and_what_is_needed_inside_says_nothing(self) -> None:
+        assert "allowed" not in facts(assertion=self.OUTSIDE, threshold=0.05)
+        assert "allowed" not in facts(threshold=0.0)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +148,7 @@ class TestPeak:
     ids=str,
 )
 def test_a_region_that_was_named_is_called_by_its_kind(region: Region, noun: str) -> None:
-    assert region_noun(region) == noun
+    assert region.noun == noun
     assert noun in facts(region=region)["filled"]
 
 
