@@ -15,8 +15,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from pytest_gradcam import explanations
-from pytest_gradcam.cam.explain import ModelLike, Options
 from pytest_gradcam.cam.explanation import Explanation
+from pytest_gradcam.cam.running import ModelLike, Options
 from pytest_gradcam.cam.scores import ClassLike
 from pytest_gradcam.errors import VacuousRegionError, VacuousThresholdError
 from pytest_gradcam.explanations import ClassesLike, ExplainKeywords

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pytest_gradcam.cam.explain import ModelLike, Options, explain_input_classes, explain_inputs
+from pytest_gradcam.cam.explain import explain_input_classes, explain_inputs
 from pytest_gradcam.cam.explanation import Explanation
+from pytest_gradcam.cam.running import ModelLike, Options
 from pytest_gradcam.cam.scores import ClassLike
 from pytest_gradcam.errors import ClassError, ImageError, ZeroEvidenceWarning
 from pytest_gradcam.images import Look, Prepared, prepare, prepare_batch

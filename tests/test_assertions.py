@@ -393,7 +393,8 @@ class TestNothingIsVacuous:
                 ask(model, IMAGE, (28, 28, 36, 36), 0, layer="1")
             assert str(raised.value) == (
                 "the box (28, 28, 36, 36) cannot be told from the rest on the 2×2 grid of 1: a map that fills it has "
-                "energy 0.016, a uniform one 0.016. Use a larger region, or name an earlier layer with a finer grid: layer=…"
+                "energy 0.016, a uniform one 0.016. Use a larger region, or name an earlier layer with a finer grid: "
+                "layer=…"
             )
 
     def test_a_thin_forbidden_region_that_holds_the_maximum_is_caught(self) -> None:

@@ -10,6 +10,7 @@ import torchvision  # noqa: F401  # before pytester takes note of what is import
 from PIL import Image
 
 from pytest_gradcam.demo.pictures import held_out
+from pytest_gradcam.settings import NAMES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,6 +82,23 @@ def test_what_the_readme_shows_is_what_a_person_sees(pytester: pytest.Pytester) 
     seen = [line.rstrip() for line in result.outlines]
     for line in shown.splitlines():
         assert line.rstrip() in seen
+
+
+def test_the_readmes_ini_file_is_served(pytester: pytest.Pytester) -> None:
+    (example,) = blocks(ROOT / "README.md", "ini")
+    pytester.makeini(example)
+    pytester.makepyfile(
+        """
+        def test_it(gradcam):
+            assert (gradcam.settings.threshold, gradcam.settings.labels) == (0.2, ("cup", "cat"))
+        """
+    )
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_every_setting_has_its_row_in_the_readme() -> None:
+    rows = re.findall(r"^\| `(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(NAMES) <= set(rows)
 
 
 def test_ci_runs_the_readmes_commands() -> None:

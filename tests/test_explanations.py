@@ -129,6 +129,8 @@ class TestBatches:
             ImageError, match=r"^the batch (is a \w+: pass a list of images|has shape \(32, 40, 3\): pass)"
         ):
             explain_batch(small(), images, 1, transform=to_tensor)
+        with pytest.raises(ImageError, match=r"^the batch (is a|has shape)"):
+            explain_batch(small(), images)
 
     def test_may_be_an_iterator(self) -> None:
         images: Any = (image for image in picture(32, 40, count=2))

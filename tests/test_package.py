@@ -14,8 +14,8 @@ import pytest
 
 import pytest_gradcam
 from pytest_gradcam import settings
-from pytest_gradcam.cam.explain import ENGINES
 from pytest_gradcam.cam.methods import METHODS
+from pytest_gradcam.cam.running import ENGINES
 from pytest_gradcam.metrics import METRICS
 
 ROOT = Path(pytest_gradcam.__file__).parent

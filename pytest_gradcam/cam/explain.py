@@ -6,13 +6,9 @@ Which scalar a class stands for is in `scores.py`.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +19,8 @@ from torch import Tensor, nn
 from pytest_gradcam.cam import layers, methods
 from pytest_gradcam.cam.capture import Tail, gradient, gradients_of_classes, run_hooked
 from pytest_gradcam.cam.explanation import Explanation
-from pytest_gradcam.cam.model import labels_of, logits_of, resolve_device, unwrap
+from pytest_gradcam.cam.model import labels_of, logits_of
+from pytest_gradcam.cam.running import ModelLike, Options, Run, ready
 from pytest_gradcam.cam.scores import (
     ClassLike,
     Fact,
@@ -37,22 +34,16 @@ from pytest_gradcam.cam.scores import (
     scores_of_batch,
 )
 from pytest_gradcam.cam.split import run_pair, run_split
-from pytest_gradcam.cam.untouched import Inventory, untouched
 from pytest_gradcam.cam.views import View, views_of
 from pytest_gradcam.errors import (
     ClassError,
     ModelError,
-    ModelTypeError,
     NonFiniteError,
-    SettingsError,
     TargetLayerError,
 )
 
 Look: TypeAlias = Callable[[], npt.NDArray[np.uint8]]
-Pair: TypeAlias = tuple[Callable[[Tensor], Any], Callable[[Any], Any]]
-ModelLike: TypeAlias = nn.Module | Pair
 
-ENGINES = ("hooks", "split")
 # Evidence below this share of what was added up is rounding: each float32 operation carries 6e-8.
 ROUNDING = 1e-6
 # In half precision, each term was rounded before it was added: this many steps of its type are rounding.
@@ -62,36 +53,6 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 SUSPICIOUS = 10.0
 # What a score of 1 changes by when the activations change by their own size, far below which it does not move.
 SATURATED = 1e-2
-
-
-# Two threads in one model would put back each other's eval mode.
-_ONE_AT_A_TIME = threading.RLock()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Options:
-    """How to compute: the arguments that all ways to explain share.
-
-    Attributes:
-        method: registered name, or `auto`.
-        layer: dotted name, module, or None to find it.
-        engine: `hooks` or `split`.
-        device: `auto` or a torch device.
-        labels: class names, by index.
-    """
-
-    method: str = "auto"
-    layer: str | nn.Module | None = None
-    engine: str = "hooks"
-    device: str | torch.device = "auto"
-    labels: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        methods.check(self.method)
-        if isinstance(self.layer, list | tuple):
-            raise SettingsError(f"layer is a {type(self.layer).__name__}: name one layer, or None to have it found")
-        if self.engine not in ENGINES:
-            raise SettingsError(f"unknown engine {self.engine!r}: the engines are {', '.join(ENGINES)}")
 
 
 def explain_inputs(
@@ -114,7 +75,7 @@ def explain_inputs(
         GradcamError: see the members of the family.
     """
     started = time.perf_counter()
-    with _prepared(model, inputs, options) as run:
+    with ready(model, inputs, options) as run:
         if len(classes) != inputs.shape[0]:
             raise ClassError(f"{len(classes)} classes for {inputs.shape[0]} images: pass one for each image, or None")
         if len(classes) > 1 and _mixes_images(run.module):
@@ -132,7 +93,7 @@ def _mixes_images(module: nn.Module) -> bool:
     return any(isinstance(m, kinds) and m.running_mean is None for m in module.modules())
 
 
-def _explained(run: _Run, classes: Sequence[ClassLike], looks: Sequence[Look], started: float) -> list[Explanation]:
+def _explained(run: Run, classes: Sequence[ClassLike], looks: Sequence[Look], started: float) -> list[Explanation]:
     captured = _capture(run, classes)
     raws = _raw_cams(run, captured, captured.gradient)
     return _explanations(run, captured, raws, captured.facts, looks, started)
@@ -160,7 +121,7 @@ def explain_input_classes(
     if classes is not None and len(classes) == 0:
         raise ClassError("classes is empty: pass class indices, labels or callables, or None for all")
     started = time.perf_counter()
-    with _prepared(model, inputs, options) as run:
+    with ready(model, inputs, options) as run:
         captured = _capture(run, [0] if classes is None else classes[:1])
         tail = captured.tail
         asked = classes_of(tail.output, classes, captured.labels)
@@ -188,17 +149,6 @@ def explain_input_classes(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Run:
-    """One model on its device, in eval mode, and the inputs beside it."""
-
-    module: nn.Module
-    pair: Pair | None
-    inputs: Tensor
-    options: Options
-    device: torch.device
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Captured:
     """A forward, the layer that it was cut at, and the gradient of the score with respect to that layer's output."""
 
@@ -210,61 +160,7 @@ class _Captured:
     labels: Sequence[str] | None
 
 
-@contextmanager
-def _prepared(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[_Run]:
-    """The model in eval mode on its device, and the inputs beside it."""
-    _check_inputs(inputs)
-    pair = model if isinstance(model, tuple) else None
-    if pair is None:
-        module = unwrap(model)
-    else:
-        module = _container(pair, options)
-    inventory = Inventory.of(module)
-    device = resolve_device(options.device, inventory.places)
-    try:
-        with _ONE_AT_A_TIME, untouched(inventory, device), torch.enable_grad():
-            x = inputs.detach().to(device=device, dtype=inventory.dtype)
-            if x.is_inference() or layers.writes_to_input(module):
-                x = x.clone()
-            yield _Run(module, pair, x, options, device)
-    except BaseException:
-        layers.forget(module)  # and look closely again the next time
-        raise
-
-
-def _check_inputs(inputs: Tensor) -> None:
-    if inputs.shape[0] == 0:
-        raise ModelError("there are no images: the batch is empty")
-
-
-def _container(pair: Pair, options: Options) -> nn.Module:
-    if len(pair) != 2 or not all(callable(part) for part in pair):
-        raise ModelTypeError("the model is a tuple, but not of two callables (features, head)")
-    if options.engine != "split":
-        raise ModelTypeError('a pair (features, head) is for the split engine: pass engine="split", or the whole model')
-    if options.layer is not None:
-        raise TargetLayerError("a pair (features, head) is cut already: layer cannot be named too")
-    # What a function uses besides modules has no state of a model's: eval mode and the rest are theirs alone.
-    return nn.ModuleList([module for part in pair for module in _modules_of(part)])
-
-
-def _modules_of(part: object) -> list[nn.Module]:
-    """The modules that a callable uses: itself, its owner, or what a function closes over, names or has as default."""
-    if isinstance(part, nn.Module):
-        return [part]
-    held: list[object] = [getattr(part, "__self__", None)]
-    if isinstance(part, partial):
-        held += [part.func, *part.args, *part.keywords.values()]
-        return [module for value in held if value is not None for module in _modules_of(value)]
-    if isinstance(part, FunctionType):
-        held += [cell.cell_contents for cell in part.__closure__ or ()]
-        held += [part.__globals__.get(name) for name in part.__code__.co_names]
-        held += [*(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
-    owners = [getattr(value, "__self__", value) for value in held]
-    return [owner for owner in owners if isinstance(owner, nn.Module)]
-
-
-def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
+def _capture(run: Run, classes: Sequence[ClassLike]) -> _Captured:
     if run.pair is not None:
         tail = run_pair(*run.pair, run.inputs)
         size = (int(run.inputs.shape[2]), int(run.inputs.shape[3]))
@@ -304,7 +200,7 @@ def _capture(run: _Run, classes: Sequence[ClassLike]) -> _Captured:
     return at(layers.target_of(run.module, run.inputs, layer, classes[0], probe))
 
 
-def _differentiated(run: _Run, tail: Tail, name: str, view: View, classes: Sequence[ClassLike]) -> _Captured:
+def _differentiated(run: Run, tail: Tail, name: str, view: View, classes: Sequence[ClassLike]) -> _Captured:
     labels = _labels(run, tail)
     scores = scores_of_batch(tail.output, classes, labels)
     found = gradient(scores.root, tail, name, scores.weights)
@@ -345,7 +241,7 @@ def _all_classes(logits: Tensor) -> Tensor:
     return torch.linspace(0.5, 1.5, logits.shape[1], dtype=logits.dtype, device=logits.device).expand_as(logits)
 
 
-def _labels(run: _Run, tail: Tail) -> Sequence[str] | None:
+def _labels(run: Run, tail: Tail) -> Sequence[str] | None:
     """The user's class names; else those that the model carries, where its head was not replaced since."""
     if run.options.labels is not None:
         return run.options.labels
@@ -379,7 +275,7 @@ def _depends(tail: Tail, name: str, view: View, scores: Scores) -> bool | None:
         return False
 
 
-def _raw_cams(run: _Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[np.float64]:
+def _raw_cams(run: Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[np.float64]:
     """Raw CAMs, (M, h, w); what is only rounding is zero.
 
     `gradients` has M rows of the leaf's shape; the leaf has M rows, or one that serves all.
@@ -409,7 +305,7 @@ def _raw_cams(run: _Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[
     return raws
 
 
-def _coarsest(run: _Run, captured: _Captured) -> torch.dtype:
+def _coarsest(run: Run, captured: _Captured) -> torch.dtype:
     """The floating type in which the forward's tail was computed: the leaf's, or the user's autocast region's."""
     kind = run.device.type
     cast = [torch.get_autocast_dtype(kind)] if torch.is_autocast_enabled(kind) else []
@@ -417,7 +313,7 @@ def _coarsest(run: _Run, captured: _Captured) -> torch.dtype:
 
 
 def _explanations(
-    run: _Run,
+    run: Run,
     captured: _Captured,
     raws: npt.NDArray[np.float64],
     facts: Sequence[Fact],

@@ -69,8 +69,8 @@ def _facts(verdict: Verdict) -> list[tuple[str, str]]:
     if predicted:
         facts.append(("predicted", predicted))
     if _is_outside_default(verdict):
-        knobs = "threshold=… here, or outside_threshold in the settings, sets another"
-        facts.append(("allowed", f"{verdict.threshold:.2f} is the metric's default outside a region; {knobs}"))
+        knobs = "threshold=… or gradcam_outside_threshold sets another"
+        facts.append(("allowed", f"{verdict.threshold:.2f} is the metric's default outside; {knobs}"))
     return facts
 
 

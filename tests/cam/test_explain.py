@@ -23,7 +23,8 @@ from pytest_gradcam import (
     explain_batch,
     explain_classes,
 )
-from pytest_gradcam.cam import Options, explain_input_classes, explain_inputs
+from pytest_gradcam.cam.explain import explain_input_classes, explain_inputs
+from pytest_gradcam.cam.running import Options
 from tests.models import (
     TwoHeads,
     apart,

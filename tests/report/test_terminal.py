@@ -127,8 +127,7 @@ class TestAllowed:
     )
     def test_the_default_names_its_knob(self, metric: str, threshold: float, shown: str) -> None:
         assert facts(assertion=self.OUTSIDE, metric=metric, threshold=threshold)["allowed"] == (
-            f"{shown} is the metric's default outside a region; threshold=… here, or outside_threshold in the "
-            "settings, sets another"
+            f"{shown} is the metric's default outside; threshold=… or gradcam_outside_threshold sets another"
         )
 
     def test_what_somebody_set_and_what_is_needed_inside_says_nothing(self) -> None:

@@ -1,0 +1,118 @@
+"""A model made ready to be run: options checked, unwrapped, on its device, in eval mode, with its inputs beside it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradcam.cam import layers, methods
+from pytest_gradcam.cam.model import resolve_device, unwrap
+from pytest_gradcam.cam.untouched import Inventory, untouched
+from pytest_gradcam.errors import ModelError, ModelTypeError, SettingsError, TargetLayerError
+
+Pair: TypeAlias = tuple[Callable[[Tensor], Any], Callable[[Any], Any]]
+ModelLike: TypeAlias = nn.Module | Pair
+
+ENGINES = ("hooks", "split")
+
+# Two threads in one model would put back each other's eval mode.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Options:
+    """How to compute: the arguments that all ways to explain share.
+
+    Attributes:
+        method: registered name, or `auto`.
+        layer: dotted name, module, or None to find it.
+        engine: `hooks` or `split`.
+        device: `auto` or a torch device.
+        labels: class names, by index.
+    """
+
+    method: str = "auto"
+    layer: str | nn.Module | None = None
+    engine: str = "hooks"
+    device: str | torch.device = "auto"
+    labels: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        methods.check(self.method)
+        if isinstance(self.layer, list | tuple):
+            raise SettingsError(f"layer is a {type(self.layer).__name__}: name one layer, or None to have it found")
+        if self.engine not in ENGINES:
+            raise SettingsError(f"unknown engine {self.engine!r}: the engines are {', '.join(ENGINES)}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One model on its device, in eval mode, and the inputs beside it."""
+
+    module: nn.Module
+    pair: Pair | None
+    inputs: Tensor
+    options: Options
+    device: torch.device
+
+
+@contextmanager
+def ready(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[Run]:
+    """The model in eval mode on its device, and the inputs beside it."""
+    _check_inputs(inputs)
+    pair = model if isinstance(model, tuple) else None
+    if pair is None:
+        module = unwrap(model)
+    else:
+        module = _container(pair, options)
+    inventory = Inventory.of(module)
+    device = resolve_device(options.device, inventory.places)
+    try:
+        with _ONE_AT_A_TIME, untouched(inventory, device), torch.enable_grad():
+            x = inputs.detach().to(device=device, dtype=inventory.dtype)
+            if x.is_inference() or layers.writes_to_input(module):
+                x = x.clone()
+            yield Run(module, pair, x, options, device)
+    except BaseException:
+        layers.forget(module)  # and look closely again the next time
+        raise
+
+
+def _check_inputs(inputs: Tensor) -> None:
+    if inputs.shape[0] == 0:
+        raise ModelError("there are no images: the batch is empty")
+
+
+def _container(pair: Pair, options: Options) -> nn.Module:
+    if len(pair) != 2 or not all(callable(part) for part in pair):
+        raise ModelTypeError("the model is a tuple, but not of two callables (features, head)")
+    if options.engine != "split":
+        raise ModelTypeError('a pair (features, head) is for the split engine: pass engine="split", or the whole model')
+    if options.layer is not None:
+        raise TargetLayerError("a pair (features, head) is cut already: layer cannot be named too")
+    # What a function uses besides modules has no state of a model's: eval mode and the rest are theirs alone.
+    return nn.ModuleList([module for part in pair for module in _modules_of(part)])
+
+
+def _modules_of(part: object) -> list[nn.Module]:
+    """The modules that a callable uses: itself, its owner, or what a function closes over, names or has as default."""
+    if isinstance(part, nn.Module):
+        return [part]
+    held: list[object] = [getattr(part, "__self__", None)]
+    if isinstance(part, partial):
+        held += [part.func, *part.args, *part.keywords.values()]
+        return [module for value in held if value is not None for module in _modules_of(value)]
+    if isinstance(part, FunctionType):
+        held += [cell.cell_contents for cell in part.__closure__ or ()]
+        held += [part.__globals__.get(name) for name in part.__code__.co_names]
+        held += [*(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
+    owners = [getattr(value, "__self__", value) for value in held]
+    return [owner for owner in owners if isinstance(owner, nn.Module)]
