@@ -19,12 +19,14 @@ MY_PROJECT = """
 import numpy as np
 from PIL import Image
 from pytest_gradcam.demo import models
+from pytest_gradcam.demo.pictures import LABELS
 
 def load_model():
     return models.load_model("{name}")
 
-def to_input(path):
-    return models.inputs([np.asarray(Image.open(path))])[0]
+def to_input(picture):
+    picture = picture if isinstance(picture, Image.Image) else Image.open(picture)
+    return models.inputs([np.asarray(picture)])[0]
 """
 CONFTEST = """
 import pytest

@@ -98,7 +98,7 @@ def _run_hooked(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) 
     before = torch.is_grad_enabled()
     handle = layer.register_forward_hook(cut)
     try:
-        output = module(inputs)
+        output = module(inputs.clone())  # a forward may write to its input
     finally:
         handle.remove()
         torch.set_grad_enabled(before)

@@ -90,7 +90,6 @@ CHANNELS_FIRST = (
 CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 
 # Findings by model object; a finding is for one size of input, one name, and one kind of score.
-_writing: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _found: weakref.WeakKeyDictionary[nn.Module, dict[Any, Target]] = weakref.WeakKeyDictionary()
 
 
@@ -124,11 +123,8 @@ def target_of(
         ModelError: the model answers the same input differently twice.
     """
     name = None if layer is None else _name_of(module, layer)
-    first = inputs[:1].clone()
+    first = inputs[:1]
     records, output = _record(module, first)
-    if not torch.equal(first, inputs[:1]):
-        _writing.add(module)  # such as an in-place activation at its start
-        first = inputs[:1]
     size = (int(inputs.shape[2]), int(inputs.shape[3]))
     if name is None:
         target = _find(module, records, output, first, size, probe)
@@ -154,11 +150,6 @@ def _key(module: nn.Module, inputs: Tensor, layer: str | nn.Module | None, score
 
 def _is_gone(asked: object) -> bool:
     return type(asked) is object or (isinstance(asked, weakref.ref) and asked() is None)
-
-
-def writes_to_input(module: nn.Module) -> bool:
-    """Whether a forward of this model was seen to change its input in place."""
-    return module in _writing
 
 
 def forget(module: nn.Module) -> None:
@@ -225,7 +216,7 @@ def _record(module: nn.Module, inputs: Tensor) -> tuple[list[_Record], Any]:
                 handles.append(m.register_forward_pre_hook(before(name)))
                 handles.append(m.register_forward_hook(after(name)))
         with torch.no_grad():
-            output = module(inputs)
+            output = module(inputs.clone())  # a forward may write to its input
     finally:
         for handle in handles:
             handle.remove()

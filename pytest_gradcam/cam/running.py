@@ -78,7 +78,7 @@ def ready(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[Run]:
     try:
         with _ONE_AT_A_TIME, untouched(inventory, device), torch.enable_grad():
             x = inputs.detach().to(device=device, dtype=inventory.dtype)
-            if x.is_inference() or layers.writes_to_input(module):
+            if x.is_inference():
                 x = x.clone()
             yield Run(module, pair, x, options, device)
     except BaseException:

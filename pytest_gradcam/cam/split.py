@@ -49,7 +49,7 @@ def run_split(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) ->
             if cut is None:
                 continue
             with torch.no_grad():
-                features, rest = cut.features(inputs)
+                features, rest = cut.features(inputs.clone())  # a forward may write to its input
             tail = _run_head(cut, features, rest)
             if isinstance(expected, Mapping) and type(tail.output) is not type(expected):  # a graph makes a plain dict
                 tail = Tail(tail.leaf, type(expected)(tail.output))  # type: ignore[call-arg]
@@ -76,7 +76,7 @@ def run_pair(features: Callable[[Tensor], Any], head: Callable[[Any], Any], inpu
         TargetLayerError: `features` does not return one floating tensor.
     """
     with torch.no_grad():
-        found = features(inputs)
+        found = features(inputs.clone())
     if not isinstance(found, Tensor) or not found.is_floating_point():
         raise TargetLayerError(
             f"the features of the pair (features, head) return a {type(found).__name__}: one floating tensor is needed"
@@ -106,7 +106,7 @@ def _reference(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -
     handle = layer.register_forward_hook(read)
     try:
         with torch.no_grad():
-            expected = module(inputs)
+            expected = module(inputs.clone())
     finally:
         handle.remove()
     if len(seen) != 1:

@@ -114,6 +114,7 @@ def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
     hooks = [
         (table, tuple(table.items())) for m in inventory.modules for table in (m._forward_hooks, m._forward_pre_hooks)
     ]
+    grads = [(p, p.grad) for p in inventory.parameters]
     states = RandomStates(device)
     caching, caching_weights = torch.is_autocast_cache_enabled(), parametrize._cache_enabled
     written = None
@@ -126,6 +127,9 @@ def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
                 m.__dict__["training"] = False
             for m, _ in compiled:
                 m._compiled_call_impl = None
+            for p, grad in grads:
+                if grad is not None:
+                    p.grad = None  # a score that runs `backward` would add to it in place
             for m, *_ in backward:
                 m._backward_hooks, m._backward_pre_hooks = OrderedDict(), OrderedDict()
             # Weights cast under no_grad would stay in autocast's cache, and the user's next training step in the same
@@ -152,6 +156,9 @@ def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
                 if len(table) != len(held):  # a forward that registers hooks
                     table.clear()
                     table.update(held)
+            for p, grad in grads:
+                if p.grad is not grad:
+                    p.grad = grad
             buffers.restore()
             drawn = states.restore()
     kind = type(inventory.module).__name__
@@ -177,17 +184,15 @@ def _refuse_inference(inventory: Inventory) -> None:
 
 
 class _Parameters:
-    """The parameters' flags, gradients and storage, to be put back, and marks by which a write to them is seen."""
+    """The parameters' flags and storage, to be put back, and marks by which a write to them is seen."""
 
     def __init__(self, inventory: Inventory) -> None:
-        self._before = [(p, p.requires_grad, p._version, p.data, p.grad) for p in inventory.parameters]
+        self._before = [(p, p.requires_grad, p._version, p.data) for p in inventory.parameters]
 
     def restore(self) -> nn.Parameter | None:
-        """Put back flags, gradients and storage; returns a parameter that was written to, if there is one."""
+        """Put back flags and storage; returns a parameter that was written to, if there is one."""
         written = None
-        for p, requires_grad, version, data, grad in self._before:
-            if p.grad is not grad:
-                p.grad = grad
+        for p, requires_grad, version, data in self._before:
             if p.requires_grad != requires_grad:
                 p.requires_grad_(requires_grad)
             if p._version != version or p.data_ptr() != data.data_ptr():

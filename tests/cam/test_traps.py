@@ -120,7 +120,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.nets = nn.ModuleList([Net(GREEN, 100.0), Net(RED, 1.0)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         first, second = (net(x) for net in self.nets)
         return (first + second) / 2
 
@@ -159,7 +159,7 @@ class Gated(nn.Module):
         self.gate = nn.Conv2d(2, 1, 1, bias=False)
         self.gate.weight = nn.Parameter(torch.tensor([0.0, 2.0]).view(1, 2, 1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         grid = self.body(x)
         return (grid * torch.sigmoid(self.gate(grid))).mean((2, 3))
 
@@ -293,9 +293,9 @@ class ChannelsLast(nn.Module):
         self.channels = channels
         self.block = nn.Sequential(linear(torch.eye(channels).tolist()))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         cells = nn.functional.avg_pool2d(x, 4).permute(0, 2, 3, 1)
-        cells = torch.cat([cells, cells.new_zeros(*cells.shape[:3], self.channels - 3)], 3)
+        cells = nn.functional.pad(cells, (0, self.channels - 3))
         return self.block(cells).mean((1, 2))[:, :2]
 
 
@@ -514,12 +514,18 @@ class TestParametersTouchedByTheForward:
         assert weight.grad is before
         assert before is None or bool((before == 1).all())
 
-    @pytest.mark.parametrize("deed", [doubled, doubled_under_no_grad])
-    def test_a_parameter_written_in_place_is_an_error(
-        self, known: bool, engine: str, deed: Callable[[nn.Parameter], None]
-    ) -> None:
+    def test_a_parameter_written_in_place_is_an_error(self, known: bool, engine: str) -> None:
         with pytest.raises(ModelError):
-            explain(self.make(known, engine, deed), object_and_stamp(), 0, engine=engine)
+            explain(self.make(known, engine, doubled_under_no_grad), object_and_stamp(), 0, engine=engine)
+
+
+@engines
+def test_a_parameter_written_behind_its_version_is_seen_in_the_answers_of_the_first_call(engine: str) -> None:
+    """`.data` writes raise no version: what gives them away is that the same input is answered differently."""
+    model = Misbehaves()
+    model.deed = doubled
+    with pytest.raises(ModelError, match="answers the same input differently twice"):
+        explain(model, object_and_stamp(), 0, engine=engine)
 
 
 # Wrappers, labels, tokens.
@@ -542,6 +548,7 @@ class Delegating(nn.Module):
             return getattr(super().__getattr__("net"), name)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from torch's own tracing
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_wrapper_that_delegates_its_attributes_is_part_of_the_model(compiled: bool) -> None:
     model = Delegating(torch.compile(Colours(), backend="eager") if compiled else Colours())
@@ -583,7 +590,7 @@ class TokenReadout(nn.Module):
         self.at_end = at_end
         self.block = linear(torch.eye(3).tolist())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         patches = nn.functional.avg_pool2d(x, 8).flatten(2).transpose(1, 2)
         gathered = patches.mean(1, keepdim=True)
         tokens = self.block(torch.cat([patches, gathered] if self.at_end else [gathered, patches], 1))
@@ -791,7 +798,7 @@ class Lazy(nn.Module):
 class TestLazy:
     def test_a_lazy_module_that_was_not_run_is_named(self) -> None:
         model = Lazy()
-        with pytest.raises(ModelError, match="LazyConv2d.*run the model once"):
+        with pytest.raises(ModelError, match=r"LazyConv2d.*run the model once"):
             explain(model, object_and_stamp(), 0)
         assert isinstance(model.conv, nn.LazyConv2d)
 
@@ -808,7 +815,7 @@ class Scripted(Headed):
         super().__init__([[0.0, 1.0], [1.0, 0.0]])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated, and still in use
-            self.fc = torch.jit.trace(self.fc, torch.zeros(1, 2))
+            self.fc = torch.jit.trace(self.fc, torch.zeros(1, 2))  # type: ignore[no-untyped-call]
 
 
 def test_a_scripted_part_is_named() -> None:
@@ -832,9 +839,8 @@ class CyclicWithoutLogits(Colours):
         return output
 
 
-@engines
-def test_an_output_that_holds_itself_is_read(engine: str) -> None:
-    assert share(explain(Cyclic(), object_and_stamp(), 1, engine=engine), STAMP) == pytest.approx(1)
+def test_an_output_that_holds_itself_is_read() -> None:
+    assert share(explain(Cyclic(), object_and_stamp(), 1), STAMP) == pytest.approx(1)
 
 
 @engines
@@ -857,7 +863,8 @@ class TestOneLogit:
 
     def test_a_positive_one_predicts_class_0(self) -> None:
         found = explain(Headed([[16.0, 0.0]]), object_and_stamp())
-        assert (found.cls, found.score) == (0, pytest.approx(1.0))
+        assert found.cls == 0
+        assert found.score == pytest.approx(1.0)
         assert share(found, OBJECT) == pytest.approx(1)
 
     def test_the_answer_no_can_be_asked_for_as_the_message_says(self) -> None:

@@ -503,6 +503,21 @@ class TestTheUsersOwnGraphs:
         explain(small(), picture(32, 32), lambda output: (output[0] * weights).sum(), engine=engine)
         assert weights.grad is None
 
+    @engines
+    @pytest.mark.parametrize("device", ["auto", "cpu:0"])
+    def test_a_score_that_runs_backward_leaves_the_models_grads(self, engine: str, device: str) -> None:
+        """Those that were there with their values, and none where there was none."""
+        model = Lively()
+
+        def score(output: Any) -> Tensor:
+            output.square().sum().backward(retain_graph=True)
+            found: Tensor = output[0, 1]
+            return found
+
+        before = state(model)
+        explain(model, picture(32, 32), score, engine=engine, device=device)
+        assert state(model) == before
+
 
 @engines
 def test_inputs_are_not_written(engine: str) -> None:
