@@ -113,10 +113,12 @@ def explain_batch(
     names = checked_labels("labels", labels)
     options = Options(method=method, layer=layer, engine=engine, device=device, labels=names)
     if isinstance(images, Tensor) and transform is None:
-        inputs, looks = prepare_batch(images, model=model)
-    else:
-        each = [prepare(image, model=model, transform=transform) for image in _listed(images)]
-        inputs, looks = _prepared_together(each)
+        held, looks = prepare_batch(images, model=model)
+        explanations = explain_inputs(model, held.tensor, _one_for_each(classes, len(looks)), looks, options)
+        held.keep()
+        return _warned(explanations)
+    each = [prepare(image, model=model, transform=transform) for image in _listed(images)]
+    inputs, looks = _prepared_together(each)
     return _warned(explain_inputs(model, inputs, _one_for_each(classes, len(looks)), looks, options))
 
 

@@ -109,8 +109,25 @@ def prepare(image: object, *, model: object = None, transform: Transform | None 
     return Prepared(tensor[None], look, (height, width), chosen, rgb, between)
 
 
-def prepare_batch(images: torch.Tensor, *, model: object = None) -> tuple[torch.Tensor, list[Look]]:
-    """A batch of tensors made into model input, (N, C, H, W), and what makes the picture of each.
+@dataclass(slots=True, eq=False)
+class Held:
+    """What the pictures of a batch are drawn from: the user's tensor while the model runs, then a copy of it.
+
+    A copy from the start would lie in memory beside the one that the model runs on.
+
+    Attributes:
+        tensor: (N, C, H, W).
+    """
+
+    tensor: torch.Tensor
+
+    def keep(self) -> None:
+        """Copy, so that what the user does to the tensor afterwards changes no picture."""
+        self.tensor = _own(self.tensor)
+
+
+def prepare_batch(images: torch.Tensor, *, model: object = None) -> tuple[Held, list[Look]]:
+    """A batch of tensors checked to be model input, and what makes the picture of each.
 
     Raises:
         ImageError: they are no model input.
@@ -121,11 +138,11 @@ def prepare_batch(images: torch.Tensor, *, model: object = None) -> tuple[torch.
     if len(images) == 0:
         raise ImageError("there are no images: the batch is empty")
     _model_input(images[:1])  # what is wrong with the kind of all is said of the first
-    tensor = _own(images)
-    for index, image in enumerate(tensor):
+    held = Held(images.detach().as_subclass(torch.Tensor))
+    for index, image in enumerate(held.tensor):
         _refuse_non_finite(image[None], f"image {index} of the batch, of shape {tuple(image.shape)},")
     config = declared_config(model)
-    return tensor, [partial(_seen_of_tensor, image, config) for image in tensor]
+    return held, [partial(_seen_of_held, held, index, config) for index in range(len(images))]
 
 
 def carry_region(region: Region, prepared: Prepared) -> npt.NDArray[np.float32]:
@@ -325,6 +342,10 @@ def _seen_of_tensor(tensor: torch.Tensor, config: Mapping[str, Any] | None) -> n
     if lowest < 0.0 or highest > 1.0:
         values = (values - lowest) / (highest - lowest) if highest > lowest else np.full_like(values, 0.5)
     return _rgb(values)
+
+
+def _seen_of_held(held: Held, index: int, config: Mapping[str, Any] | None) -> npt.NDArray[np.uint8]:
+    return _seen_of_tensor(held.tensor[index], config)
 
 
 def _rgb(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

@@ -205,3 +205,13 @@ class TestTheWarning:
                 pytest_gradcam.assert_attention_in_region(
                     reads_colours(), coloured((0, (0, 0, 16, 16))), (0, 0, 16, 16), 2
                 )
+
+
+def test_the_pictures_of_a_batch_are_those_that_were_explained() -> None:
+    """What the user does to the tensor afterwards changes no picture, though they are drawn when somebody looks."""
+    x = torch.cat([picture(32, 32), picture(32, 32).flip(-1)])
+    before = [explain(small(), image, 1).image for image in x]
+    found = explain_batch(small(), x, 1)
+    x.zero_()
+    for got, image in zip(found, before, strict=True):
+        assert np.array_equal(got.image, image)
