@@ -66,7 +66,7 @@ def test_a_plain_id_keeps_its_spelling(nodeid: str, path: str) -> None:
         ("test_demo.py::TestCats::test_it", "test_demo.py/TestCats/test_it~"),
         ("test_demo.py::test_it[a/b::c]", "test_demo.py/test_it[a_b__c]~"),
         ("../test_demo.py::test_it", "__/test_demo.py/test_it~"),
-        ("/root/test_demo.py::test_it", "_/root/test_demo.py/test_it~"),
+        ("/other/test_demo.py::test_it", "_/other/test_demo.py/test_it~"),
         ("C:\\test_demo.py::test_it", "C__test_demo.py/test_it~"),
         ("aux/test_demo.py::test_it", "_aux/test_demo.py/test_it~"),
         ("test_demo.py::con", "test_demo.py/_con~"),
