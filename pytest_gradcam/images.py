@@ -158,8 +158,9 @@ def carry_region(region: Region, prepared: Prepared) -> npt.NDArray[np.float32]:
     """
     height, width = prepared.frame
     coverage = region.rasterise(height, width)
-    if prepared.transform is None or prepared.picture is None:
+    if prepared.transform is None:
         return coverage
+    assert prepared.picture is not None  # `prepare` keeps it beside a transform: without it nothing could be carried
     answer = prepared.tensor[0].cpu().double().numpy()
     carried = carry(prepared.transform, coverage, prepared.picture, answer, prepared.probe)
     left = float(carried.sum())

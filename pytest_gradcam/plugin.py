@@ -123,7 +123,7 @@ def pytest_runtest_makereport(
     report = yield
     records = item.config.stash[_RUN].made.pop(item.nodeid, None)
     if records:
-        # Plain JSON values, so that xdist carries them as they are; reports may hold what they like.
+        # Plain JSON values, so that xdist carries them as they are; reports may hold attributes that types do not name.
         report.gradcam = records  # type: ignore[attr-defined]
         _shorten(report, call)
     return report
@@ -143,7 +143,7 @@ class _Shown:
         self._records += [{**record, "failed": report.failed and not record["passed"]} for record in records]
         maps = [(record["plain"], record["colour"]) for record in records if record["plain"]]
         if maps and hasattr(report.longrepr, "toterminal"):
-            report.longrepr = _Coloured(report.longrepr, maps)  # type: ignore[assignment]
+            report.longrepr = _Coloured(report.longrepr, maps)  # type: ignore[assignment]  # delegates all
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         if not self._records:

@@ -47,7 +47,7 @@ class RandomStates:
             "random": random.getstate(),
         }
         if self._device is None:
-            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own lack
                 states["torch.cuda"] = torch.cuda.get_rng_state_all()
         elif self._device.type == "cuda":
             states["torch.cuda"] = torch.cuda.get_rng_state(self._device)

@@ -270,8 +270,9 @@ def _image_of(output: Any, index: int, count: int) -> Any:
                 "divided among them; explain the images one at a time"
             )
         return output[index : index + 1]
-    if isinstance(output, Mapping):  # of its own type: a model's output may be read by attribute too
-        return type(output)({key: _image_of(value, index, count) for key, value in output.items()})  # type: ignore[call-arg]
+    if isinstance(output, Mapping):
+        kind: Callable[[Any], Any] = type(output)  # its own: a model's output may be read by attribute too
+        return kind({key: _image_of(value, index, count) for key, value in output.items()})
     if isinstance(output, list | tuple):
         parts = [_image_of(value, index, count) for value in output]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)

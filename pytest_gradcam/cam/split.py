@@ -52,7 +52,8 @@ def run_split(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) ->
                 features, rest = cut.features(inputs.clone())  # a forward may write to its input
             tail = _run_head(cut, features, rest)
             if isinstance(expected, Mapping) and type(tail.output) is not type(expected):  # a graph makes a plain dict
-                tail = Tail(tail.leaf, type(expected)(tail.output))  # type: ignore[call-arg]
+                kind: Callable[[Any], Any] = type(expected)
+                tail = Tail(tail.leaf, kind(tail.output))
         except Exception as error:
             refused.append(f"{how}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue

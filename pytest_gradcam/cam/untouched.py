@@ -232,8 +232,10 @@ class _Buffers:
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:
-    # torch's own routine for buckets of gradients; of one tensor it may return a view.
-    flat: Tensor = tensors[0].flatten().clone() if len(tensors) == 1 else _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
+    if len(tensors) == 1:  # of one tensor, torch's routine may return a view
+        return tensors[0].flatten().clone()
+    # torch's own routine for buckets of gradients: one call in place of one for each tensor. It has no types.
+    flat: Tensor = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
     return flat
 
 
