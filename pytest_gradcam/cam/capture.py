@@ -85,11 +85,6 @@ def _run_hooked(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) 
         if tensor is None or not tensor.is_floating_point():
             seen = type(output).__name__ if tensor is None else f"a tensor of {tensor.dtype}"
             raise TargetLayerError(f"layer {name!r} gives {seen}, not a floating tensor; name another layer")
-        if tensor.shape[0] != inputs.shape[0]:
-            raise TargetLayerError(
-                f"layer {name!r} gives {tensor.shape[0]} rows for {inputs.shape[0]} images: crops, windows or frames "
-                "are folded into its batch, and no row is a whole image; name another layer"
-            )
         leaves.append(tensor.detach().clone().requires_grad_())
         torch.set_grad_enabled(True)  # for the rest of the forward; `untouched` puts the mode back
         # Not the leaf itself: an in-place operation that follows must change neither it nor what was captured.

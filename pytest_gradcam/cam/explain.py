@@ -201,6 +201,12 @@ def _capture(run: Run, classes: Sequence[ClassLike]) -> _Captured:
 
 
 def _differentiated(run: Run, tail: Tail, name: str, view: View, classes: Sequence[ClassLike]) -> _Captured:
+    rows, images = tail.leaf.shape[0], run.inputs.shape[0]
+    if rows != images:  # also where it was found before, or is the user's own cut
+        raise TargetLayerError(
+            f"layer {name!r} gives {rows} rows for {images} images: crops, windows or frames are folded into its "
+            "batch, and no row is a whole image; name another layer"
+        )
     labels = _labels(run, tail)
     scores = scores_of_batch(tail.output, classes, labels)
     found = gradient(scores.root, tail, name, scores.weights)

@@ -875,3 +875,41 @@ class TestOneLogit:
     def test_another_class_or_a_label_is_told_what_to_ask(self, cls: int | str) -> None:
         with pytest.raises(ClassError, match=self.no):
             explain(Headed([[16.0, 0.0]]), object_and_stamp(), cls)
+
+
+class Mirrored(nn.Module):
+    """Averages the answers for the image and its mirror image, once it is told to: two rows for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+        self.mirror = False
+
+    def forward(self, x: Tensor) -> Any:
+        rows = torch.cat([x, x.flip(-1)]) if self.mirror else x
+        return self.conv(rows).mean((2, 3)).view(-1, x.shape[0], 2).mean(0)
+
+
+@engines
+@pytest.mark.parametrize("layer", [None, "conv"])
+def test_a_layer_that_begins_to_fold_images_into_its_batch_is_refused(engine: str, layer: str | None) -> None:
+    """Its first row has the shape that was found before, and would pass for the map of the whole."""
+    model, x = Mirrored(), object_and_stamp()
+    explain(model, x, 0, engine=engine, layer=layer)
+    model.mirror = True
+    with pytest.raises(TargetLayerError):
+        explain(model, x, 0, engine=engine, layer=layer)
+
+
+def test_a_pair_that_folds_images_into_its_batch_is_refused() -> None:
+    model, x = Mirrored(), object_and_stamp()
+
+    def features(image: Tensor) -> Tensor:
+        found: Tensor = model.conv(torch.cat([image, image.flip(-1)]))
+        return found
+
+    def head(maps: Tensor) -> Tensor:
+        return maps.mean((2, 3)).view(2, -1, 2).mean(0)
+
+    with pytest.raises(TargetLayerError, match="gives 2 rows for 1 images"):
+        explain((features, head), x, 0, engine="split")
