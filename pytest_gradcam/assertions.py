@@ -62,7 +62,8 @@ def assert_attention_in_region(
         cls: as for `explain`; None judges the predicted class.
         metric: `calibrated_energy`, `energy` or `pointing_game`.
         threshold: passes when the value is at or above it; None for the metric's default (calibrated energy: 0.15).
-        **explain: `method`, `layer`, `engine`, `transform`, `device`, `labels`, as for `explain`.
+        **explain: `method`, `layer`, `engine`, `transform`, `device`, `labels`, `forward`, as for
+            `explain`.
 
     Returns:
         The verdict, if it passed.
@@ -220,6 +221,7 @@ class Gradcam:
             engine=settings.engine,
             device=settings.device,
             labels=settings.labels,
+            forward=settings.forward,
         )
         explanation = explanations.explain_prepared(model, prepared, cls, options)
         wanted = settings.threshold if inside else settings.outside_threshold
@@ -380,4 +382,5 @@ def _explain_arguments(settings: Settings) -> ExplainKeywords:
         "transform": settings.transform,
         "device": settings.device,
         "labels": settings.labels,
+        "forward": settings.forward,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
@@ -21,6 +21,7 @@ from pytest_gradcam.images import Look, Prepared, prepare, prepare_batch
 from pytest_gradcam.settings import checked_labels
 from pytest_gradcam.transforms import Transform
 
+ForwardLike: TypeAlias = Callable[[Any, Tensor], Any]
 ClassesLike: TypeAlias = Sequence[ClassLike] | Tensor | npt.NDArray[np.integer[Any]]
 
 
@@ -33,6 +34,7 @@ class ExplainKeywords(TypedDict, total=False):
     transform: Transform | None
     device: str | torch.device
     labels: Sequence[str] | None
+    forward: ForwardLike | None
 
 
 def explain(
@@ -46,6 +48,7 @@ def explain(
     transform: Transform | None = None,
     device: str | torch.device = "auto",
     labels: Sequence[str] | None = None,
+    forward: ForwardLike | None = None,
 ) -> Explanation:
     """Where in an image a model finds the evidence for a class.
 
@@ -61,6 +64,8 @@ def explain(
         transform: picture → model input; None for the one that the model declares.
         device: `auto` or a torch device.
         labels: class names, by index, where the model does not carry them.
+        forward: how the model is called, (model, inputs (N, C, H, W)) → output, where `model(inputs)` is not enough:
+            for further inputs, inputs by name, or a list of images.
 
     Returns:
         The map and what it was computed from. Zero evidence comes with a `ZeroEvidenceWarning`.
@@ -70,7 +75,7 @@ def explain(
     """
     prepared = prepare(image, model=model, transform=transform)
     names = checked_labels("labels", labels)
-    options = Options(method=method, layer=layer, engine=engine, device=device, labels=names)
+    options = Options(method=method, layer=layer, engine=engine, device=device, labels=names, forward=forward)
     return _warned([explain_prepared(model, prepared, cls, options)])[0]
 
 
@@ -91,6 +96,7 @@ def explain_batch(
     transform: Transform | None = None,
     device: str | torch.device = "auto",
     labels: Sequence[str] | None = None,
+    forward: ForwardLike | None = None,
 ) -> list[Explanation]:
     """`explain` for several images, in one forward.
 
@@ -104,6 +110,7 @@ def explain_batch(
         transform: as for `explain`.
         device: as for `explain`.
         labels: as for `explain`.
+        forward: as for `explain`.
 
     Raises:
         ClassError: as many classes as images were not given.
@@ -111,7 +118,7 @@ def explain_batch(
         GradcamError: as for `explain`.
     """
     names = checked_labels("labels", labels)
-    options = Options(method=method, layer=layer, engine=engine, device=device, labels=names)
+    options = Options(method=method, layer=layer, engine=engine, device=device, labels=names, forward=forward)
     if isinstance(images, Tensor) and transform is None:
         held, looks = prepare_batch(images, model=model)
         explanations = explain_inputs(model, held.tensor, _one_for_each(classes, len(looks)), looks, options)
@@ -133,6 +140,7 @@ def explain_classes(
     transform: Transform | None = None,
     device: str | torch.device = "auto",
     labels: Sequence[str] | None = None,
+    forward: ForwardLike | None = None,
 ) -> list[Explanation]:
     """`explain` for several classes of one image, from one forward.
 
@@ -146,6 +154,7 @@ def explain_classes(
         transform: as for `explain`.
         device: as for `explain`.
         labels: as for `explain`.
+        forward: as for `explain`.
 
     Raises:
         GradcamError: as for `explain`.
@@ -156,7 +165,7 @@ def explain_classes(
         raise ClassError(f"classes is {classes!r}: pass a list of classes, or None for all")
     prepared = prepare(image, model=model, transform=transform)
     names = checked_labels("labels", labels)
-    options = Options(method=method, layer=layer, engine=engine, device=device, labels=names)
+    options = Options(method=method, layer=layer, engine=engine, device=device, labels=names, forward=forward)
     return _warned(explain_input_classes(model, prepared.tensor, classes, prepared.look, options))
 
 

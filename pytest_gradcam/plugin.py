@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pytest_gradcam.settings import Settings
 
 _MARKER = (
-    "gradcam(method, engine, device, layer, metric, threshold, outside_threshold, output_dir, labels, transform): "
+    "gradcam(method, engine, device, layer, metric, threshold, outside_threshold, output_dir, labels, transform, "
+    "forward): "
     "settings of the `gradcam` fixture for this test or class, by keyword only; the nearest mark wins, name by name."
 )
 
@@ -62,11 +63,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    from pytest_gradcam.settings import NAMES
+    from pytest_gradcam.settings import CALLABLES, NAMES
 
     config.addinivalue_line("markers", _MARKER)
     _refuse_unknown_keys(config)
-    ini = {name: _ini_value(config, name) for name in NAMES if name != "transform"}
+    ini = {name: _ini_value(config, name) for name in NAMES if name not in CALLABLES}
     options = {name: config.getoption(f"gradcam_{name}", None) for name in NAMES}
     config.stash[_RUN] = _Run(
         ini={name: value for name, value in ini.items() if value not in (None, "", [])},
@@ -228,7 +229,7 @@ def _settings(config: pytest.Config, marker: Mapping[str, Any], where: str = "")
 
 def _refuse_unknown_keys(config: pytest.Config) -> None:
     """A misspelt name in the ini file would leave its test with the defaults; pytest itself only warns, and later."""
-    from pytest_gradcam.settings import NAMES, choices
+    from pytest_gradcam.settings import CALLABLES, NAMES, choices
 
     # pytest lists the keys of the file nowhere in public since 9.1; where they are not found, nothing is refused.
     written = vars(config).get("_inicfg") or vars(config).get("inicfg") or {}
@@ -239,7 +240,7 @@ def _refuse_unknown_keys(config: pytest.Config) -> None:
         try:
             config.getini(key)  # knows the names that others may have added, too
         except (TypeError, ValueError):
-            known = [f"gradcam_{name}" for name in NAMES if name != "transform"]
+            known = [f"gradcam_{name}" for name in NAMES if name not in CALLABLES]
             if key not in known:
                 raise pytest.UsageError(f"unknown key {key!r} in the ini file: {choices(key, known)}") from None
 

@@ -43,6 +43,7 @@ class Settings:
         output_dir: folder of the overlays, relative to pytest's rootdir.
         labels: the model's class names, in class order, so that a class may be asked for by name.
         transform: callable picture → model input tensor; None: what the model declares.
+        forward: callable (model, inputs) → output, how the model is called; None: `model(inputs)`.
 
     Raises:
         SettingsError: a value that is not served; the message names it and the ones that are.
@@ -58,6 +59,7 @@ class Settings:
     output_dir: str = "gradcam-report"
     labels: tuple[str, ...] | None = None
     transform: Callable[..., Any] | None = None
+    forward: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -201,11 +203,14 @@ def checked_labels(name: str, value: Any) -> tuple[str, ...] | None:
     raise SettingsError(f"{name} {value!r} are no class names: give a list of strings, in the order of the classes")
 
 
-def _transform(name: str, value: Any) -> Callable[..., Any] | None:
-    if value is not None and not callable(value):
-        raise SettingsError(f"{name} {value!r} cannot be called: give a callable picture → tensor, or None")
-    transform: Callable[..., Any] | None = value
-    return transform
+def _callable(signature: str) -> Callable[[str, Any], Callable[..., Any] | None]:
+    def check(name: str, value: Any) -> Callable[..., Any] | None:
+        if value is not None and not callable(value):
+            raise SettingsError(f"{name} {value!r} cannot be called: give a callable {signature}, or None")
+        checked: Callable[..., Any] | None = value
+        return checked
+
+    return check
 
 
 def choices(value: Any, known: Iterable[str]) -> str:
@@ -229,6 +234,9 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "outside_threshold": _number,
     "output_dir": _folder,
     "labels": checked_labels,
-    "transform": _transform,
+    "transform": _callable("picture → tensor"),
+    "forward": _callable("(model, inputs) → output"),
 }
 NAMES: Final = tuple(field.name for field in fields(Settings))
+# Those that no text can say: not for an ini file.
+CALLABLES: Final = ("transform", "forward")

@@ -502,6 +502,7 @@ class TestGradcam:
             guess = "; did you mean 'threshold'?" if "reshold" in keyword else ""
             assert str(raised.value) == (
                 f"unknown keyword {keyword!r} of {name}: known are method, layer, engine, transform, device, labels, "
+                "forward, "
                 f"metric, threshold{guess}"
             )
 

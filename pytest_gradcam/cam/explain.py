@@ -16,9 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pytest_gradcam.cam import layers, methods
+from pytest_gradcam.cam import layers, methods, remembered
 from pytest_gradcam.cam.capture import Tail, gradient, gradients_of_classes, run_hooked
+from pytest_gradcam.cam.dependence import Question
 from pytest_gradcam.cam.explanation import Explanation
+from pytest_gradcam.cam.location import prove_features
+from pytest_gradcam.cam.methods import fuse
 from pytest_gradcam.cam.model import labels_of, logits_of
 from pytest_gradcam.cam.running import ModelLike, Options, Run, ready
 from pytest_gradcam.cam.scores import (
@@ -33,8 +36,9 @@ from pytest_gradcam.cam.scores import (
     is_certain,
     scores_of_batch,
 )
+from pytest_gradcam.cam.search import target_of
 from pytest_gradcam.cam.split import run_pair, run_split
-from pytest_gradcam.cam.views import View, views_of
+from pytest_gradcam.cam.views import View
 from pytest_gradcam.errors import (
     ClassError,
     ModelError,
@@ -44,8 +48,9 @@ from pytest_gradcam.errors import (
 
 Look: TypeAlias = Callable[[], npt.NDArray[np.uint8]]
 
-# Evidence below this share of what was added up is rounding: each float32 operation carries 6e-8.
-ROUNDING = 1e-6
+# Evidence below this share of what was added up is rounding. Each float32 operation carries 6e-8; where terms cancel
+# exactly, as tokens and their gradients before a layer norm do, up to 3e-6 was seen to be left; of evidence, 1e-3.
+ROUNDING = 5e-6
 # In half precision, each term was rounded before it was added: this many steps of its type are rounding.
 STEPS = 1.0
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -95,7 +100,7 @@ def _mixes_images(module: nn.Module) -> bool:
 
 def _explained(run: Run, classes: Sequence[ClassLike], looks: Sequence[Look], started: float) -> list[Explanation]:
     captured = _capture(run, classes)
-    raws = _raw_cams(run, captured, captured.gradient)
+    raws = _raw_cams(run, captured, captured.gradients)
     return _explanations(run, captured, raws, captured.facts, looks, started)
 
 
@@ -126,7 +131,7 @@ def explain_input_classes(
         tail = captured.tail
         asked = classes_of(tail.output, classes, captured.labels)
         indices = {place: cls for place, cls in enumerate(asked) if isinstance(cls, int)}
-        raws = np.empty((len(asked), *captured.view.grid))
+        raws = np.empty((len(asked), *captured.grid))
         scores = np.empty(len(asked))
         rows = None
         if indices:
@@ -150,96 +155,104 @@ def explain_input_classes(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Captured:
-    """A forward, the layer that it was cut at, and the gradient of the score with respect to that layer's output."""
+    """A forward, the layer that it was cut at, and the gradients of the score by the parts of its output."""
 
     tail: Tail
     name: str
-    view: View
-    gradient: Tensor
+    views: tuple[View, ...]
+    gradients: tuple[Tensor, ...]
     facts: list[Fact]
     labels: Sequence[str] | None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the map: that of the finest part."""
+        return max((view.grid for view in self.views), key=lambda grid: grid[0] * grid[1])
 
 
 def _capture(run: Run, classes: Sequence[ClassLike]) -> _Captured:
     if run.pair is not None:
-        tail = run_pair(*run.pair, run.inputs)
-        size = (int(run.inputs.shape[2]), int(run.inputs.shape[3]))
-        views = views_of(tail.leaf.shape, size)
-        if not views:
-            raise TargetLayerError(
-                f"the features of the pair (features, head) have no spatial grid: their shape is "
-                f"{tuple(tail.leaf.shape)} for an input of {size[0]}×{size[1]} pixels; cut before pooling"
-            )
-        return _differentiated(run, tail, "features", views[0], classes)
+        tail = run_pair(*run.pair, run.inputs, run.module.modules())
+        _check_rows(run, tail, "features")
+        part = prove_features(run.pair[0], run.inputs, tuple(tail.leaves[0].shape[1:]))
+        return _differentiated(run, tail, "features", (part.view,), classes)
 
     def at(target: layers.Target) -> _Captured:
-        tail = run_engine(run.module, target.name, target.module, run.inputs)
-        if tail.leaf.shape[1:] != target.shape:  # found before the model was changed
-            raise TargetLayerError(
-                f"layer {target.name!r} gave {tuple(tail.leaf.shape[1:])} where it gave {target.shape} before"
-            )
-        return _differentiated(run, tail, target.name, target.view, classes)
+        tail = run_engine(run.forward, target.site, run.inputs)
+        _check_rows(run, tail, target.name)
+        for leaf, part in zip(tail.leaves, target.parts, strict=True):
+            if leaf.shape[1:] != part.shape:  # found before the model was changed
+                raise TargetLayerError(
+                    f"layer {target.name!r} gave {tuple(leaf.shape[1:])} where it gave {part.shape} before"
+                )
+        return _differentiated(run, tail, target.name, tuple(part.view for part in target.parts), classes)
 
-    def depends(tail: Tail, name: str, view: View) -> bool | None:
-        # Layers are tried on the first image alone.
-        return _depends(tail, name, view, scores_of_batch(tail.output, classes[:1], _labels(run, tail)))
-
-    probe = layers.Probe(depends, lambda leaf, output: _reaches(leaf, output, classes[0]))
     layer = run.options.layer
+    name = None if layer is None else layers.name_of(run.forward.module, layer)
     run_engine = run_hooked if run.options.engine == "hooks" else run_split
-    target = layers.remembered(run.module, run.inputs, layer, classes[0])
+    target = remembered.recall(run.forward, run.inputs, name, classes[0])
     if target is not None:
         try:
             captured = at(target)
         except TargetLayerError:
             pass
         else:
-            if layer is not None or bool(captured.gradient.any()):
+            if layer is not None or any(bool(g.any()) for g in captured.gradients):
                 return captured
         # Found for another score of the same model, or before the model was changed: search again.
-    return at(layers.target_of(run.module, run.inputs, layer, classes[0], probe))
+    target = target_of(run.forward, run.inputs, name, _question(run, classes[0]))
+    remembered.keep(run.forward, run.inputs, name, classes[0], target)
+    return at(target)
 
 
-def _differentiated(run: Run, tail: Tail, name: str, view: View, classes: Sequence[ClassLike]) -> _Captured:
-    rows, images = tail.leaf.shape[0], run.inputs.shape[0]
-    if rows != images:  # also where it was found before, or is the user's own cut
+def _question(run: Run, cls: ClassLike) -> Question:
+    certain: list[Fact] = []
+
+    def asked(output: Any) -> Tensor:
+        scores = scores_of_batch(output, [cls], _labels(run, output))
+        certain[:] = [scores.facts[i] for i in scores.certain]
+        return scores.root if scores.weights is None else (scores.root * scores.weights).sum()
+
+    def any_class(output: Any) -> Tensor | None:
+        try:
+            logits = logits_of(output)
+        except ClassError:
+            return None
+        return (logits * _all_classes(logits)).sum()
+
+    def whole(output: Any) -> Tensor:
+        return asked(output) if callable(cls) or (found := any_class(output)) is None else found
+
+    def explain_silence() -> None:
+        if certain:
+            raise _saturated(certain[0])
+
+    return Question(asked, any_class, whole, explain_silence)
+
+
+def _check_rows(run: Run, tail: Tail, name: str) -> None:
+    rows, images = tail.leaves[0].shape[0], run.inputs.shape[0]
+    if any(leaf.shape[0] != images for leaf in tail.leaves):  # also where found before, or in the user's own cut
         raise TargetLayerError(
             f"layer {name!r} gives {rows} rows for {images} images: crops, windows or frames are folded into its "
             "batch, and no row is a whole image; name another layer"
         )
-    labels = _labels(run, tail)
+
+
+def _differentiated(
+    run: Run, tail: Tail, name: str, views: tuple[View, ...], classes: Sequence[ClassLike]
+) -> _Captured:
+    labels = _labels(run, tail.output)
     scores = scores_of_batch(tail.output, classes, labels)
     found = gradient(scores.root, tail, name, scores.weights)
-    if view.prefix and not bool(view(found).any()) and bool(found.any()):
+    cells = [bool(view(g).any()) for view, g in zip(views, found, strict=True)]
+    if not any(cells) and any(bool(g.any()) for g in found):
         raise TargetLayerError(
-            f"the score does not depend on the cells of layer {name!r} ({view}): all of its gradient is "
+            f"the score does not depend on the cells of layer {name!r} ({views[0]}): all of its gradient is "
             "in the prefix tokens, as after a class-token readout; name an earlier layer"
         )
-    if view.prefix and _is_last_cell_alone(view(found)):
-        raise TargetLayerError(
-            f"all of the score's gradient at layer {name!r} ({view}) is in its last token: it looks as if the class "
-            "token stood at the end, and the tokens before it in front; name an earlier layer"
-        )
     _refuse_saturated(tail, found, scores)
-    return _Captured(tail, name, view, found, scores.facts, labels)
-
-
-def _is_last_cell_alone(found: Tensor) -> bool:
-    cells = found.abs().sum(dim=1).flatten(1)  # (N, h·w)
-    return bool(cells[:, -1].any()) and not bool(cells[:, :-1].any())
-
-
-def _reaches(leaf: Tensor, output: Any, score: ClassLike) -> bool:
-    """Whether the callable's score, or the logit of any class, depends on the leaf."""
-    if callable(score):
-        root = call_score(score, output)
-    else:
-        logits = logits_of(output)
-        root = (logits * _all_classes(logits)).sum()
-    if not root.requires_grad:
-        return False
-    (found,) = torch.autograd.grad(root, leaf, allow_unused=True)
-    return found is not None and bool(found.any())
+    return _Captured(tail, name, views, found, scores.facts, labels)
 
 
 def _all_classes(logits: Tensor) -> Tensor:
@@ -247,54 +260,58 @@ def _all_classes(logits: Tensor) -> Tensor:
     return torch.linspace(0.5, 1.5, logits.shape[1], dtype=logits.dtype, device=logits.device).expand_as(logits)
 
 
-def _labels(run: Run, tail: Tail) -> Sequence[str] | None:
+def _labels(run: Run, output: Any) -> Sequence[str] | None:
     """The user's class names; else those that the model carries, where its head was not replaced since."""
     if run.options.labels is not None:
         return run.options.labels
     carried = labels_of(run.module)
-    return carried if carried is not None and count_of(tail.output) == len(carried) else None
+    return carried if carried is not None and count_of(output) == len(carried) else None
 
 
-def _refuse_saturated(tail: Tail, found: Tensor, scores: Scores) -> None:
+def _refuse_saturated(tail: Tail, found: Sequence[Tensor], scores: Scores) -> None:
     """A certain probability behind a softmax has no gradient but rounding, which would make a map of noise."""
     for i in scores.certain:
         # Logits that happen to be one-hot are another matter: they move with the activations.
-        if float(tail.leaf[i].detach().float().norm() * found[i].float().norm()) < SATURATED:
-            raise ModelError(
-                f"the model's output are probabilities or their logarithms, and that of class {scores.facts[i].cls} is "
-                f"{scores.facts[i].score:.7g}: a saturated softmax has no gradient to explain. Pass the model "
-                "without its softmax, or cls as a callable that reads logits"
-            )
+        moved = [
+            float(leaf[i].detach().float().norm() * g[i].float().norm())
+            for leaf, g in zip(tail.leaves, found, strict=True)
+        ]
+        if sum(moved) < SATURATED:
+            raise _saturated(scores.facts[i])
 
 
-def _depends(tail: Tail, name: str, view: View, scores: Scores) -> bool | None:
-    """Whether the score depends on the layer's cells; None where its gradient is zero, but other classes' is not."""
-    try:
-        found = gradient(scores.root, tail, name, scores.weights)
-        _refuse_saturated(tail, found, scores)
-        if bool(view(found).any()):
-            return True
-        # The gradient of one class may be zero for good (a zero row of weights): that is a finding, not a wrong layer.
-        logits = logits_of(tail.output)
-        return None if bool(view(gradient(logits, tail, name, _all_classes(logits))).any()) else False
-    except (TargetLayerError, ClassError):
-        return False
+def _saturated(fact: Fact) -> ModelError:
+    return ModelError(
+        f"the model's output are probabilities or their logarithms, and that of class {fact.cls} is {fact.score:.7g}: "
+        "a saturated softmax has no gradient to explain. Pass the model without its softmax, or cls as a callable that "
+        "reads logits"
+    )
 
 
-def _raw_cams(run: Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[np.float64]:
-    """Raw CAMs, (M, h, w); what is only rounding is zero.
+def _raw_cams(run: Run, captured: _Captured, gradients: Sequence[Tensor]) -> npt.NDArray[np.float64]:
+    """Raw CAMs, (M, h, w), of all parts of the layer's output; what is only rounding is zero.
 
-    `gradients` has M rows of the leaf's shape; the leaf has M rows, or one that serves all.
+    `gradients` has for each part M rows of its leaf's shape; the leaf has M rows, or one that serves all.
     """
-    _, method = methods.choose(run.options.method, captured.view)
-    a, g = captured.view(captured.tail.leaf.detach()), captured.view(gradients)
+    parts = [
+        _raw_cams_of_part(run, captured, view, leaf.detach(), found)
+        for view, leaf, found in zip(captured.views, captured.tail.leaves, gradients, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else fuse(parts, captured.grid)
+
+
+def _raw_cams_of_part(
+    run: Run, captured: _Captured, view: View, activations: Tensor, gradients: Tensor
+) -> npt.NDArray[np.float64]:
+    _, method = methods.choose(run.options.method, view)
+    a, g = view(activations), view(gradients)
     if a.dtype.itemsize < 4:
         a, g = a.float(), g.float()
     with torch.autocast(a.device.type, enabled=False):  # a region of the user's casts no matrix product of ours
         raw = method(a, g)
-    raws = raw.cpu().numpy().astype(np.float64)
+    raws: npt.NDArray[np.float64] = raw.cpu().numpy().astype(np.float64)
     if not (np.abs(raws) <= FLOAT32_MAX).all():
-        parts = {"activations": captured.tail.leaf, "gradients": gradients}
+        parts = {"activations": activations, "gradients": gradients}
         where = next((name for name, part in parts.items() if not bool(part.isfinite().all())), "products")
         raise NonFiniteError(
             f"the {where} of layer {captured.name!r} are NaN or infinite: no map can be made of them. "
@@ -302,7 +319,7 @@ def _raw_cams(run: Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[n
         )
     # Where positive and negative terms cancel, what is left is rounding, and dividing by its maximum would make a
     # full-strength map of it. The norms bound any sum of products; only what lies far below them is looked at closely.
-    rounding = max(ROUNDING, STEPS * torch.finfo(_coarsest(run, captured)).eps)
+    rounding = max(ROUNDING, STEPS * torch.finfo(_coarsest(run, activations)).eps)
     norms = (a.flatten(1).norm(dim=1) * g.flatten(1).norm(dim=1)).cpu().numpy()
     for i in np.flatnonzero(raws.max(axis=(1, 2)) <= SUSPICIOUS * rounding * norms):
         terms = method((a[i : i + 1] if len(a) > 1 else a).abs(), g[i : i + 1].abs())
@@ -311,11 +328,11 @@ def _raw_cams(run: Run, captured: _Captured, gradients: Tensor) -> npt.NDArray[n
     return raws
 
 
-def _coarsest(run: Run, captured: _Captured) -> torch.dtype:
+def _coarsest(run: Run, activations: Tensor) -> torch.dtype:
     """The floating type in which the forward's tail was computed: the leaf's, or the user's autocast region's."""
     kind = run.device.type
     cast = [torch.get_autocast_dtype(kind)] if torch.is_autocast_enabled(kind) else []
-    return max([captured.tail.leaf.dtype, *cast], key=lambda dtype: torch.finfo(dtype).eps)
+    return max([activations.dtype, *cast], key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _explanations(
@@ -328,7 +345,7 @@ def _explanations(
 ) -> list[Explanation]:
     stored = raws.astype(np.float32)
     evidence = np.maximum(stored, 0.0).sum(axis=(1, 2), dtype=np.float64).tolist()
-    method, _ = methods.choose(run.options.method, captured.view)
+    method, _ = methods.choose(run.options.method, captured.views[0])
     name = _namer(captured.labels)
     seconds = (time.perf_counter() - started) / len(facts)
     return [
@@ -343,7 +360,7 @@ def _explanations(
             predicted_label=name(fact.predicted),
             predicted_probability=fact.predicted_probability,
             layer=captured.name,
-            grid=captured.view.grid,
+            grid=captured.grid,
             method=method,
             engine=run.options.engine,
             device=str(run.device),

@@ -8,9 +8,12 @@ Each takes `activations` and `gradients` as float (N, C, h, w) after the spatial
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,6 +34,21 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Activations weighted by their gradient cell by cell, summed over channels (Draelos & Carin, 2020, eq. 8)."""
     return (activations * gradients).sum(dim=1)
+
+
+def fuse(raws: Sequence[npt.NDArray[np.float64]], grid: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """One raw CAM of those of several grids over the same image, (M, h_i, w_i) each → (M, h, w).
+
+    A raw CAM says for each cell what it contributes to the score. On a finer grid, what a coarse cell contributes is
+    shared out among the cells that it covers, and contributions to the same place add up.
+    """
+    h, w = grid
+    total = np.zeros((len(raws[0]), h, w))
+    for raw in raws:
+        share = raw.shape[1] * raw.shape[2] / (h * w)
+        for i, each in enumerate(raw):
+            total[i] += share * cv2.resize(each, (w, h), interpolation=cv2.INTER_LINEAR)
+    return total
 
 
 METHODS: dict[str, Method] = {

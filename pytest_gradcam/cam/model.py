@@ -5,7 +5,8 @@ Leaving it untouched is in `untouched.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,29 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradcam.errors import ClassError, DeviceError, ModelTypeError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forward:
+    """A model and how it is called.
+
+    Attributes:
+        module: the model, unwrapped.
+        how: the user's own call, (model, inputs) → output; None for `model(inputs)`.
+    """
+
+    module: nn.Module
+    how: Callable[[nn.Module, Tensor], Any] | None = None
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """The output for inputs (N, C, H, W), which stay as they are: a forward may write to what it is given."""
+        copy = inputs.clone()
+        return self.module(copy) if self.how is None else self.how(self.module, copy)
+
+    @property
+    def name(self) -> str:
+        """The name of the model's type, for messages."""
+        return type(self.module).__name__
 
 
 def unwrap(model: object) -> nn.Module:
@@ -26,8 +50,9 @@ def unwrap(model: object) -> nn.Module:
             raise ModelTypeError(
                 f"the model is the class {model.__name__}: pass an instance of it, {model.__name__}(…)"
             )
+        made = "" if type(model).__module__ == "builtins" else " that it was made from"
         raise ModelTypeError(
-            f"the model is of type {type(model).__name__}: pass a torch.nn.Module"
+            f"the model is of type {type(model).__name__}: pass {'the' if made else 'a'} torch.nn.Module{made}"
             ' (or, with engine="split", a pair (features, head))'
         )
     module: nn.Module = model

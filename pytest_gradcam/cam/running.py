@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pytest_gradcam.cam import layers, methods
-from pytest_gradcam.cam.model import resolve_device, unwrap
+from pytest_gradcam.cam import methods, remembered
+from pytest_gradcam.cam.model import Forward, resolve_device, unwrap
 from pytest_gradcam.cam.untouched import Inventory, untouched
 from pytest_gradcam.errors import ModelError, ModelTypeError, SettingsError, TargetLayerError
 
@@ -37,6 +37,7 @@ class Options:
         engine: `hooks` or `split`.
         device: `auto` or a torch device.
         labels: class names, by index.
+        forward: how the model is called, (model, inputs) → output; None for `model(inputs)`.
     """
 
     method: str = "auto"
@@ -44,6 +45,7 @@ class Options:
     engine: str = "hooks"
     device: str | torch.device = "auto"
     labels: Sequence[str] | None = None
+    forward: Callable[[nn.Module, Tensor], Any] | None = None
 
     def __post_init__(self) -> None:
         methods.check(self.method)
@@ -51,17 +53,26 @@ class Options:
             raise SettingsError(f"layer is a {type(self.layer).__name__}: name one layer, or None to have it found")
         if self.engine not in ENGINES:
             raise SettingsError(f"unknown engine {self.engine!r}: the engines are {', '.join(ENGINES)}")
+        if self.forward is not None and not callable(self.forward):
+            raise SettingsError(
+                f"forward is a {type(self.forward).__name__}: pass a callable (model, inputs) → output, or None"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """One model on its device, in eval mode, and the inputs beside it."""
 
-    module: nn.Module
+    forward: Forward
     pair: Pair | None
     inputs: Tensor
     options: Options
     device: torch.device
+
+    @property
+    def module(self) -> nn.Module:
+        """The model, unwrapped."""
+        return self.forward.module
 
 
 @contextmanager
@@ -80,9 +91,9 @@ def ready(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[Run]:
             x = inputs.detach().to(device=device, dtype=inventory.dtype)
             if x.is_inference():
                 x = x.clone()
-            yield Run(module, pair, x, options, device)
+            yield Run(Forward(module, options.forward), pair, x, options, device)
     except BaseException:
-        layers.forget(module)  # and look closely again the next time
+        remembered.forget(module)  # and look closely again the next time
         raise
 
 
@@ -96,6 +107,8 @@ def _container(pair: Pair, options: Options) -> nn.Module:
         raise ModelTypeError("the model is a tuple, but not of two callables (features, head)")
     if options.engine != "split":
         raise ModelTypeError('a pair (features, head) is for the split engine: pass engine="split", or the whole model')
+    if options.forward is not None:
+        raise SettingsError("a pair (features, head) is called as it is: forward cannot be given too")
     if options.layer is not None:
         raise TargetLayerError("a pair (features, head) is cut already: layer cannot be named too")
     # What a function uses besides modules has no state of a model's: eval mode and the rest are theirs alone.

@@ -273,6 +273,8 @@ def _image_of(output: Any, index: int, count: int) -> Any:
     if isinstance(output, Mapping):
         kind: Callable[[Any], Any] = type(output)  # its own: a model's output may be read by attribute too
         return kind({key: _image_of(value, index, count) for key, value in output.items()})
+    if isinstance(output, list) and len(output) == count and not any(isinstance(part, Tensor) for part in output):
+        return [output[index]]  # one entry for each image, as detectors have it
     if isinstance(output, list | tuple):
         parts = [_image_of(value, index, count) for value in output]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)

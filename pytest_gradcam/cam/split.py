@@ -6,7 +6,7 @@ cut. A cut is accepted only if its features give what the layer gives and its he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from pytest_gradcam.cam.capture import Tail, layer_tensor, with_tensor
-from pytest_gradcam.cam.model import tensors_in
+from pytest_gradcam.cam.capture import Site, Tail, cut_at, sound_gradients
+from pytest_gradcam.cam.model import Forward, tensors_in
+from pytest_gradcam.cam.outputs import tensors_of
 from pytest_gradcam.errors import ModelError, TargetLayerError
 
 
@@ -28,19 +29,24 @@ class Cut:
     head: Callable[..., Any]
 
 
-def run_split(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -> Tail:
-    """Cut the model at `layer`, run the features without autograd and the head with it.
+def run_split(forward: Forward, site: Site, inputs: Tensor) -> Tail:
+    """Cut the model at a layer, run the features without autograd and the head with it.
 
     Args:
-        module: the model, in eval mode.
-        name: dotted name of the layer.
-        layer: the target layer.
+        forward: the model, in eval mode.
+        site: where it is cut.
         inputs: (N, C, H, W).
 
     Raises:
         ModelError: no cut reproduces the model.
     """
-    expected, at_layer = _reference(module, name, layer, inputs)
+    if forward.how is not None:
+        raise ModelError(
+            f"{forward.name} is called by a forward of yours, which cannot be cut into features and head: use "
+            'engine="hooks", which gives the same map'
+        )
+    module, name, layer = forward.module, site.name, site.layer
+    expected, at_layer = _reference(forward, site, inputs)
     refused: list[str] = []
     for how, make in (("children", _cut_children), ("forward_features", _cut_forward_features), ("fx", _cut_graph)):
         # A cut may fail in as many ways as there are models, and the next may succeed: the reasons are collected.
@@ -50,14 +56,14 @@ def run_split(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) ->
                 continue
             with torch.no_grad():
                 features, rest = cut.features(inputs.clone())  # a forward may write to its input
-            tail = _run_head(cut, features, rest)
+            tail = _run_head(cut, features, rest, site)
             if isinstance(expected, Mapping) and type(tail.output) is not type(expected):  # a graph makes a plain dict
                 kind: Callable[[Any], Any] = type(expected)
-                tail = Tail(tail.leaf, kind(tail.output))
+                tail = Tail(tail.leaves, kind(tail.output))
         except Exception as error:
             refused.append(f"{how}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue
-        if not _agree(tail.leaf, at_layer):
+        if not all(map(_agree, tail.leaves, at_layer)):
             refused.append(f"{how}: its features are not what {name!r} gives")
         elif not _agree_nested(tail.output, expected):
             refused.append(f"{how}: its head does not give what the model gives")
@@ -70,8 +76,10 @@ def run_split(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) ->
     )
 
 
-def run_pair(features: Callable[[Tensor], Any], head: Callable[[Any], Any], inputs: Tensor) -> Tail:
-    """Run a pair that the user cut.
+def run_pair(
+    features: Callable[[Tensor], Any], head: Callable[[Any], Any], inputs: Tensor, modules: Iterable[nn.Module]
+) -> Tail:
+    """Run a pair that the user cut, and that uses these modules.
 
     Raises:
         TargetLayerError: `features` does not return one floating tensor.
@@ -82,37 +90,36 @@ def run_pair(features: Callable[[Tensor], Any], head: Callable[[Any], Any], inpu
         raise TargetLayerError(
             f"the features of the pair (features, head) return a {type(found).__name__}: one floating tensor is needed"
         )
-    return _run_head(Cut("pair", lambda x: (x, ()), head), found, ())
+    norms = tuple(m for m in modules if isinstance(m, nn.modules.batchnorm._NormBase))
+    return _run_head(Cut("pair", lambda x: (x, ()), head), found, (), Site("features", nn.Identity(), norms=norms))
 
 
-def _run_head(cut: Cut, features: Any, rest: tuple[Any, ...]) -> Tail:
-    tensor = layer_tensor(features)
-    if tensor is None:
+def _run_head(cut: Cut, features: Any, rest: tuple[Any, ...], site: Site) -> Tail:
+    found = cut_at(features, site.places)
+    if found is None:
         raise TypeError(f"its features are a {type(features).__name__}")
-    leaf = tensor.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        # A copy, so that an in-place operation at the head's start leaves the captured activations as they are.
-        return Tail(leaf, cut.head(with_tensor(features, leaf.clone()), *rest))
+    with torch.enable_grad(), sound_gradients(site.norms):
+        return Tail(found[0], cut.head(found[1], *rest))
 
 
-def _reference(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -> tuple[Any, Tensor]:
+def _reference(forward: Forward, site: Site, inputs: Tensor) -> tuple[Any, list[Tensor]]:
     """The model's own output, and its layer's, from one plain forward."""
-    seen: list[Tensor] = []
+    seen: list[list[Tensor]] = []
 
     def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        tensor = layer_tensor(output)
-        if tensor is not None:
-            seen.append(tensor.detach().clone())
+        tensors = tensors_of(output)
+        if len(tensors) > max(site.places):
+            seen.append([tensors[place].detach().clone() for place in site.places])
 
-    handle = layer.register_forward_hook(read)
+    handle = site.layer.register_forward_hook(read)
     try:
         with torch.no_grad():
-            expected = module(inputs.clone())
+            expected = forward(inputs)
     finally:
         handle.remove()
     if len(seen) != 1:
         times = "is not called" if not seen else f"is called {len(seen)} times"
-        raise TargetLayerError(f"layer {name!r} {times} in a forward; name a layer that is called once")
+        raise TargetLayerError(f"layer {site.name!r} {times} in a forward; name a layer that is called once")
     return expected, seen[0]
 
 

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,14 @@ from torch.nn.utils import parametrize
 
 from pytest_gradcam.cam.randomness import RandomStates
 from pytest_gradcam.errors import ModelError, ModelTypeError
+
+# Where torch keeps its quantised modules, dynamic and static.
+INT8 = (
+    "torch.ao.nn.quantized",
+    "torch.ao.nn.intrinsic.quantized",
+    "torch.nn.quantized",
+    "torch.nn.intrinsic.quantized",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +71,11 @@ class Inventory:
                 raise ModelTypeError(
                     f"the model holds a TorchScript module ({type(m).__name__}), which takes no hooks: put the Python "
                     "module that it was made from in its place"
+                )
+            if type(m).__module__.startswith(INT8):
+                raise ModelTypeError(
+                    f"the model holds an int8 module ({type(m).__name__}), through which nothing can be "
+                    "differentiated: pass the float model that it was quantised from"
                 )
             modules.append(m)  # in the order of `modules()`: the first parameter is the one that meets the input
             for p in m._parameters.values():
@@ -115,6 +129,7 @@ def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
         (table, tuple(table.items())) for m in inventory.modules for table in (m._forward_hooks, m._forward_pre_hooks)
     ]
     grads = [(p, p.grad) for p in inventory.parameters]
+    attributes = _Attributes(inventory)
     states = RandomStates(device)
     caching, caching_weights = torch.is_autocast_cache_enabled(), parametrize._cache_enabled
     written = None
@@ -160,6 +175,7 @@ def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
                 if p.grad is not grad:
                     p.grad = grad
             buffers.restore()
+            attributes.restore()
             drawn = states.restore()
     kind = type(inventory.module).__name__
     if written is not None:
@@ -181,6 +197,44 @@ def _refuse_inference(inventory: Inventory) -> None:
             "the model's parameters were made inside torch.inference_mode, and nothing can be differentiated "
             "through them: build or load the model outside of it"
         )
+
+
+# What torch itself keeps in a module: put back one by one.
+_TORCHS_OWN = frozenset(vars(nn.Module()))
+
+
+class _Attributes:
+    """What else the modules hold: plain attributes, and what is in their dictionaries, lists and sets.
+
+    A forward in eval mode may keep something that `train()` would drop, and that is stale after the next step: LeViT
+    keeps its attention biases.
+    """
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._before = [(vars(m), vars(m).copy()) for m in inventory.modules]
+        self._held: list[tuple[Any, Any]] = [
+            (value, value.copy())
+            for _, before in self._before
+            for name, value in before.items()
+            if type(value) in (dict, list, set) and name not in _TORCHS_OWN
+        ]
+
+    def restore(self) -> None:
+        for now, before in self._before:
+            if not _same(now, before):
+                now.clear()
+                now.update(before)
+        for held, before in self._held:
+            if not _same(held, before):
+                held.clear()
+                held.extend(before) if isinstance(held, list) else held.update(before)
+
+
+def _same(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)  # which asks first whether the items are the same objects
+    except Exception:  # items whose comparison is no truth value, tensors for one: then they are other objects
+        return False
 
 
 class _Parameters:

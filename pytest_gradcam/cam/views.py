@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
@@ -27,11 +26,13 @@ class View:
         kind: `nchw`, `nhwc`, `tokens` or `channels-first tokens`.
         grid: (h, w) in cells.
         prefix: tokens before the grid's own, which have no place in the image.
+        suffix: such tokens after the grid's own.
     """
 
     kind: str
     grid: tuple[int, int]
     prefix: int = 0
+    suffix: int = 0
 
     def __call__(self, output: Tensor) -> Tensor:
         """The output as (N, C, h, w); differentiable, a view of the same memory wherever strides allow."""
@@ -39,9 +40,18 @@ class View:
 
     def __str__(self) -> str:
         h, w = self.grid
-        if "tokens" in self.kind:
-            return f"{self.kind} {self.prefix}+{h}×{w}"
-        return f"{self.kind} {h}×{w}"
+        before, after = f"{self.prefix}+" if self.prefix else "", f"+{self.suffix}" if self.suffix else ""
+        return f"{self.kind} {before}{h}×{w}{after}"
+
+    @property
+    def cells(self) -> int:
+        """How many cells the grid has."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the output has tokens that have no place in the image."""
+        return self.prefix + self.suffix > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +60,17 @@ class _Kind:
     read: Callable[[Tensor, View], Tensor]
 
 
-def views_of(
-    shape: Sequence[int], size: tuple[int, int], *, channels: Literal["first", "last"] | None = None
-) -> list[View]:
-    """The views that an output of this shape allows, the likeliest first.
+def views_of(shape: Sequence[int], size: tuple[int, int]) -> list[View]:
+    """The views that an output of this shape allows, the likeliest first. Which of them is true, no shape can tell.
 
     Args:
         shape: shape of the output, batch first.
         size: (H, W) of the model input, in pixels.
-        channels: where the channels of a four-dimensional output are known to be: then it is read in that way only.
     """
-    if channels is not None and len(shape) == 4:
-        grid = (shape[2], shape[3]) if channels == "first" else (shape[1], shape[2])
-        return [View("nchw" if channels == "first" else "nhwc", grid)] if _has_cells(grid, size) else []
-    return [view for kind in _KINDS.values() for view in kind.propose(shape, size)]
+    views = [view for kind in _KINDS.values() for view in kind.propose(shape, size)]
+    if len(shape) == 4:  # of the two readings, the one with the aspect of the input
+        views.sort(key=lambda view: not _fits(view.grid, size, 1.0))
+    return views
 
 
 def _has_cells(grid: tuple[int, int], size: tuple[int, int]) -> bool:
@@ -80,12 +87,11 @@ def _fits(grid: tuple[int, int], size: tuple[int, int], slack: float) -> bool:
 def _propose_nchw(shape: Sequence[int], size: tuple[int, int]) -> Iterator[View]:
     if len(shape) != 4:
         return
-    here, there = (shape[2], shape[3]), (shape[1], shape[2])
     # Convolutions may stretch the grid (strides that differ, missing padding), so NCHW, torch's own order, needs no
-    # matching aspect, unless the same shape read as NHWC has the input's aspect and this reading has not.
-    read_better_as_nhwc = _fits(there, size, 1.0) and _has_cells(there, size) and not _fits(here, size, 1.0)
-    if _has_cells(here, size) and not read_better_as_nhwc:
-        yield View("nchw", here)
+    # matching aspect.
+    grid = (shape[2], shape[3])
+    if _has_cells(grid, size):
+        yield View("nchw", grid)
 
 
 def _propose_nhwc(shape: Sequence[int], size: tuple[int, int]) -> Iterator[View]:
@@ -114,6 +120,8 @@ def _token_views(kind: str, length: int, size: tuple[int, int], max_prefix: int)
             grid = (h, cells // h)
             if cells % h == 0 and _has_cells(grid, size) and _fits(grid, size, 0.999):
                 yield View(kind, grid, prefix)
+                if prefix:
+                    yield View(kind, grid, 0, prefix)
                 break
 
 
@@ -126,7 +134,7 @@ def _read_nhwc(output: Tensor, view: View) -> Tensor:
 
 
 def _read_tokens(output: Tensor, view: View) -> Tensor:
-    tokens = output[:, view.prefix :].transpose(1, 2)
+    tokens = output[:, view.prefix : view.prefix + view.cells].transpose(1, 2)
     return tokens.reshape(*tokens.shape[:2], *view.grid)
 
 

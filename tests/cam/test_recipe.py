@@ -255,7 +255,7 @@ class TestTraps:
                 self.layer = nn.ReLU()
 
             def forward(self, x: Tensor) -> Tensor:
-                cells: Tensor = self.layer(raw.expand(len(x), 1, 2, 2) + 0 * x[:, :1, :2, :2])
+                cells: Tensor = self.layer(raw + 1e-7 * functional.adaptive_avg_pool2d(x[:, :1], 2))
                 return cells.mean((2, 3)) * 4
 
         got = explain(Fixed(), torch.rand(1, 3, 8, 8), 0)

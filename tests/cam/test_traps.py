@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 
 from pytest_gradcam import (
@@ -302,12 +303,9 @@ class ChannelsLast(nn.Module):
 @engines
 @pytest.mark.parametrize("channels", [7, 8, 9])
 class TestChannelsLast:
-    def test_channels_are_not_taken_for_columns_unasked(self, channels: int, engine: str) -> None:
-        with pytest.raises(TargetLayerError, match="not a convolutional grid"):
-            explain(ChannelsLast(channels), scene((RED, CORNER, 1.0)), 0, engine=engine)
-
-    @pytest.mark.parametrize("layer", ["block", "block.0"])
-    def test_a_named_layer_shows_the_evidence_where_it_is(self, channels: int, engine: str, layer: str) -> None:
+    @pytest.mark.parametrize("layer", [None, "block", "block.0"])
+    def test_channels_are_not_taken_for_columns(self, channels: int, engine: str, layer: str | None) -> None:
+        """The map shows the evidence where it is, also where as many channels as columns leave the shape open."""
         found = explain(ChannelsLast(channels), scene((RED, CORNER, 1.0)), 0, engine=engine, layer=layer)
         assert found.grid == (8, 8)
         assert found.raw[6:, 6:].sum() == pytest.approx(found.raw.sum())
@@ -336,10 +334,47 @@ class Unknown(nn.Module):
 
 
 @pytest.mark.parametrize("layer", [None, "0"])
-def test_a_shape_that_nothing_settles_is_refused(layer: str | None) -> None:
+def test_a_shape_that_no_module_settles_is_settled_by_what_its_cells_depend_on(layer: str | None) -> None:
     model = nn.Sequential(Unknown(), nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten())
-    with pytest.raises(TargetLayerError):
-        explain(model, scene((RED, CORNER, 1.0)), 0, layer=layer)
+    found = explain(model, scene((RED, CORNER, 1.0)), 0, layer=layer)
+    assert (found.layer, found.grid) == ("0", (8, 8))
+    assert found.raw[6:, 6:].sum() == pytest.approx(found.raw.sum())
+
+
+class StemAndTokens(nn.Module):
+    """A convolution with a batch norm, then tokens, of which each is read with weights of its own."""
+
+    def __init__(self, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 4, stride=4)
+        self.norm = norm(8)
+        self.read = nn.Linear(64 * 8, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.read(self.norm(self.conv(x)).flatten(2).transpose(1, 2).flatten(1))
+
+
+@engines
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
+def test_a_gradient_that_torch_misreads_behind_a_batch_norm_is_right(norm: type[nn.Module], engine: str) -> None:
+    """One image's gradient of transposed tokens has strides that torch's CPU kernel takes for another layout."""
+    torch.manual_seed(0)
+    model, x = StemAndTokens(norm).double().eval(), torch.rand(1, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        a = model.conv(x)
+    step, expected = 1e-6, torch.zeros(8, 8, 8, dtype=torch.float64)  # by finite differences: no gradient of torch's
+    for at in range(512):
+        moved = torch.zeros(512, dtype=torch.float64)
+        moved[at] = step
+        with torch.no_grad():
+            high, low = (
+                model.read(model.norm(a + sign * moved.view_as(a)).flatten(2).transpose(1, 2).flatten(1))[0, 1]
+                for sign in (1, -1)
+            )
+        expected.view(-1)[at] = (high - low) / (2 * step)
+    raw = (a[0] * expected).sum(0).numpy()
+    found = explain(model, x, 1, layer="conv", method="hirescam", engine=engine)
+    assert np.abs(found.raw - raw).max() <= 1e-5 * np.abs(raw).max()
 
 
 # Outputs behind a softmax.
@@ -602,6 +637,28 @@ class TokenReadout(nn.Module):
 def test_a_class_token_that_alone_is_read_is_no_place_in_the_image(at_end: bool, engine: str) -> None:
     with pytest.raises(TargetLayerError, match="name an earlier layer"):
         explain(TokenReadout(at_end), object_and_stamp(), 0, engine=engine, layer="block")
+
+
+class MeanOfTokens(TokenReadout):
+    """The same, with the mean of the patches read too."""
+
+    def forward(self, x: Tensor) -> Any:
+        patches = nn.functional.avg_pool2d(x, 4).flatten(2).transpose(1, 2)
+        extra = torch.zeros_like(patches[:, :1])
+        tokens = self.block(torch.cat([patches, extra] if self.at_end else [extra, patches], 1))
+        return tokens.mean(1)[:, :2]
+
+
+@engines
+@pytest.mark.parametrize("layer", [None, "block"])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_tokens_are_in_their_places_whether_the_class_token_is_first_or_last(
+    at_end: bool, layer: str | None, engine: str
+) -> None:
+    found = explain(MeanOfTokens(at_end), object_and_stamp(), 1, engine=engine, layer=layer)
+    assert (found.layer, found.grid) == ("block", (8, 8))
+    seen = functional.avg_pool2d(object_and_stamp()[None, GREEN], 4)[0].numpy()
+    assert np.abs(found.raw / found.raw.sum() - seen / seen.sum()).max() <= 1e-6
 
 
 # In place, and by batch.

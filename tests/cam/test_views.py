@@ -55,11 +55,11 @@ class TestTheLikeliestView:
     def test_of_what_is_no_grid(self, shape: tuple[int, ...], size: tuple[int, int]) -> None:
         assert views_of(shape, size) == []
 
-    def test_what_a_convolution_gave_is_read_as_nchw(self) -> None:
+    def test_what_a_shape_leaves_open_is_proposed_both_ways(self) -> None:
         """8 channels of 8×2 cells and 8×8 cells of 2 channels have the same shape."""
-        assert views_of((1, 8, 8, 2), (64, 64))[0] == View("nhwc", (8, 8))
-        assert views_of((1, 8, 8, 2), (64, 64), channels="first") == [View("nchw", (8, 2))]
-        assert views_of((1, 8, 2, 8), (64, 64), channels="last") == [View("nhwc", (8, 2))]
+        assert views_of((1, 8, 8, 2), (64, 64)) == [View("nhwc", (8, 8)), View("nchw", (8, 2))]
+        assert views_of((1, 8, 8, 8), (64, 64)) == [View("nchw", (8, 8)), View("nhwc", (8, 8))]
+        assert views_of((1, 26, 3), (64, 64))[:2] == [View("tokens", (5, 5), 1), View("tokens", (5, 5), 0, 1)]
 
 
 def numbered(*shape: int) -> Tensor:
@@ -76,6 +76,7 @@ class TestReading:
             (View("nhwc", (2, 3)), numbered(2, 2, 3, 5), lambda x, n, c, i, j: x[n, i, j, c]),
             (View("tokens", (2, 3)), numbered(2, 6, 5), lambda x, n, c, i, j: x[n, 3 * i + j, c]),
             (View("tokens", (2, 3), 4), numbered(2, 10, 5), lambda x, n, c, i, j: x[n, 4 + 3 * i + j, c]),
+            (View("tokens", (2, 3), 0, 4), numbered(2, 10, 5), lambda x, n, c, i, j: x[n, 3 * i + j, c]),
             (View("channels-first tokens", (2, 3)), numbered(2, 5, 6), lambda x, n, c, i, j: x[n, c, 3 * i + j]),
         ],
         ids=lambda value: str(value) if isinstance(value, View) else "",
@@ -105,7 +106,8 @@ class TestReading:
         (View("nchw", (7, 9)), "nchw 7×9"),
         (View("nhwc", (7, 9)), "nhwc 7×9"),
         (View("tokens", (14, 14), 1), "tokens 1+14×14"),
-        (View("channels-first tokens", (7, 7)), "channels-first tokens 0+7×7"),
+        (View("tokens", (14, 14), 0, 1), "tokens 14×14+1"),
+        (View("channels-first tokens", (7, 7)), "channels-first tokens 7×7"),
     ],
 )
 def test_a_view_says_what_it_is(view: View, text: str) -> None:

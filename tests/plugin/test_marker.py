@@ -77,7 +77,7 @@ WRONG = [
     (
         "treshold=0.3",
         "test_wrong.py::test_it: @pytest.mark.gradcam(treshold=…): unknown setting 'treshold': known are method, "
-        "engine, device, layer, metric, threshold, outside_threshold, output_dir, labels, transform; "
+        "engine, device, layer, metric, threshold, outside_threshold, output_dir, labels, transform, forward; "
         "did you mean 'threshold'?",
     ),
     ("metric='iou'", "test_wrong.py::test_it: @pytest.mark.gradcam(metric=…): unknown metric 'iou': known are"),

@@ -1,0 +1,163 @@
+"""Which of its possible views a layer's cells bear out: the locality probe, put to the recordings of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradcam.cam.layers import Part
+from pytest_gradcam.cam.locality import FOLLOWS, Places, changed, noise, probed, redrawn, spread
+from pytest_gradcam.cam.model import Forward
+from pytest_gradcam.cam.recording import Record, Recording
+from pytest_gradcam.cam.views import View, views_of
+from pytest_gradcam.errors import TargetLayerError
+
+NOT_LOCAL = "its cells do not stand for their places in the image"
+UNSEEN = "that its cells stand for their places in the image cannot be shown: those probed do not depend on it"
+
+CHANNELS_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.PixelShuffle,
+    nn.Upsample,
+)
+# Exact types: timm derives channels-first normalisations from LayerNorm.
+CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
+
+
+class Location:
+    """Where the cells of a recorded forward's layers lie, asked of its own image and, where that says nothing, of more.
+
+    Those take two forwards at most.
+    """
+
+    def __init__(self, forward: Forward, recording: Recording, is_cut_off: bool) -> None:
+        """Ask of this recording; `is_cut_off`: its layers cannot be differentiated back to the image."""
+        self._forward = forward
+        self._recording = recording
+        self._is_cut_off = is_cut_off
+        self._index = {id(record): index for index, record in enumerate(recording.records)}
+        self._others: list[Recording] | None = None
+
+    def part(self, record: Record, place: int, views: Sequence[View]) -> tuple[Part | None, list[Places]]:
+        """A layer's output under the view that its cells bear out, if any does; and what was seen of each view."""
+        proven: list[tuple[float, Part]] = []
+        seen: list[Places] = []
+        for view in views:
+            places = self._places(record, place, view)
+            if places is None:
+                continue
+            seen.append(places)
+            if places.are_proven:
+                proven.append((places.share, _part(record, place, view, places)))
+                if places.are_exact:
+                    break
+        return (max(proven, key=lambda found: found[0])[1] if proven else None), seen
+
+    def unproven(self, record: Record, place: int, views: Sequence[View], seen: Sequence[Places]) -> Part | None:
+        """The output of a convolution, of whose order there is no doubt where nothing that was seen contradicts it."""
+        grids = [view for view in views if view.kind == "nchw"]
+        if not grids or not self._is_convolutional(record, place) or any(places.contradict for places in seen):
+            return None
+        return _part(record, place, grids[0], seen[0] if seen else None)
+
+    def _is_convolutional(self, record: Record, place: int) -> bool:
+        """Whether the last module in or before the layer that knows where its channels are has them first."""
+        shape = record.tensors[place].shape
+        for other in reversed(self._recording.records[: self._index[id(record)] + 1]):
+            if any(tensor.shape == shape for tensor in other.tensors):
+                if isinstance(other.module, CHANNELS_FIRST):
+                    return True
+                if type(other.module) in CHANNELS_LAST:
+                    return False
+        return False
+
+    def _places(self, record: Record, place: int, view: View) -> Places | None:
+        tensor = record.tensors[place]
+        if self._is_cut_off:
+            others = self._tensors(record, place)
+            return changed(tensor, others[0][0], view) if others else None
+        own = (tensor, self._recording.inputs)
+        return probed([own], view) or probed([own, *self._tensors(record, place)], view)
+
+    def _tensors(self, record: Record, place: int) -> list[tuple[Tensor, Tensor]]:
+        """The same output in the other recordings, each with its inputs."""
+        index, found = self._index[id(record)], []
+        for other in self._other_recordings():
+            # A forward that takes another way with another picture says nothing of this one.
+            if len(other.records) > index and other.records[index].name == record.name:
+                tensor = other.records[index].tensors[place]
+                if tensor.shape[1:] == record.tensors[place].shape[1:] and len(tensor) == len(other.inputs):
+                    found.append((tensor, other.inputs))
+        return found
+
+    def _other_recordings(self) -> list[Recording]:
+        """Of the image under noise, since at a closed ReLU the image alone shows nothing; or of it redrawn in parts."""
+        if self._others is None:
+            image = self._recording.inputs.detach()
+            grain = noise(image, spread(image))
+            pictures = [redrawn(image)] if self._is_cut_off else [image + grain, image - grain]
+            self._others = [Recording.of(self._forward, picture, anew=self._is_cut_off) for picture in pictures]
+        return self._others
+
+
+def _part(record: Record, place: int, view: View, places: Places | None) -> Part:
+    return Part(place, view, tuple(record.tensors[place].shape[1:]), places)
+
+
+def reason(seen: Sequence[Places]) -> str:
+    """Why a layer is refused of whose views this was seen."""
+    if not seen:
+        return UNSEEN
+    ordered = [places.follows for places in seen if not places.are_elsewhere]
+    if ordered:
+        return f"{NOT_LOCAL} (they follow them with a correlation of {max(ordered):.2f}, needs {FOLLOWS:.2f})"
+    times = min(places.elsewhere for places in seen)
+    return f"{NOT_LOCAL} (one depends on another's {min(times, 99.0):.1f} times as much as on its own)"
+
+
+def prove_features(features: Callable[[Tensor], Any], inputs: Tensor, shape: tuple[int, ...]) -> Part:
+    """How the features of a pair (features, head), which has no names, are a grid.
+
+    Args:
+        features: inputs → one tensor.
+        inputs: (N, C, H, W); the first image is used.
+        shape: of the features for one image, without the batch.
+
+    Raises:
+        TargetLayerError: they are no grid over the image.
+    """
+    size = (int(inputs.shape[2]), int(inputs.shape[3]))
+    views = views_of((1, *shape), size)
+    if not views:
+        raise TargetLayerError(
+            f"the features of the pair (features, head) have no spatial grid: their shape is {(1, *shape)} for an "
+            f"input of {size[0]}×{size[1]} pixels; cut before pooling"
+        )
+    image = inputs[:1].detach()
+    grain = noise(image, spread(image))
+    outputs: list[tuple[Tensor, Tensor]] = []
+    seen: list[tuple[Places, View]] = []
+    for picture in (image, image + grain, image - grain):
+        leaf = picture.clone().requires_grad_()
+        with torch.enable_grad():
+            outputs.append((features(leaf.clone()), leaf))
+        seen = [(places, view) for view in views if (places := probed(outputs, view)) is not None]
+        proven = [(places, view) for places, view in seen if places.are_proven]
+        if proven:
+            places, view = max(proven, key=lambda found: found[0].share)
+            return Part(0, view, shape, places)
+    # Four dimensions are torch's own order, and it is the user's own cut: taken where nothing speaks against it.
+    if views[0].kind == "nchw" and not any(places.contradict for places, view in seen if view is views[0]):
+        return Part(0, views[0], shape, None)
+    raise TargetLayerError(
+        f"the features of the pair (features, head) give no map: {reason([places for places, _ in seen])}"
+    )

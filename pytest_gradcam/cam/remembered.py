@@ -1,0 +1,73 @@
+"""What was found before: target layers by model object.
+
+A finding is for one size of input, one name, one kind of score, and one way to call the model. The logits of all
+classes are one kind of score; every callable is one of its own.
+"""
+
+from __future__ import annotations
+
+import weakref
+from types import FunctionType, NoneType
+from typing import Any
+
+from torch import Tensor, nn
+
+from pytest_gradcam.cam.layers import Target
+from pytest_gradcam.cam.model import Forward
+
+_PLAIN = (int, float, str, bytes, NoneType)
+
+_found: weakref.WeakKeyDictionary[nn.Module, dict[Any, Target]] = weakref.WeakKeyDictionary()
+
+
+def recall(forward: Forward, inputs: Tensor, name: str | None, score: object) -> Target | None:
+    """What was kept for this model, if it is still in the model."""
+    target = _found.get(forward.module, {}).get(_key(forward, inputs, name, score))
+    return target if target is not None and _submodule(forward.module, target.name) is target.module else None
+
+
+def keep(forward: Forward, inputs: Tensor, name: str | None, score: object, target: Target) -> None:
+    """Keep a finding as long as the model, the score and the way to call it live."""
+    held = {key: found for key, found in _found.get(forward.module, {}).items() if not any(map(_is_gone, key[2:]))}
+    _found[forward.module] = {**held, _key(forward, inputs, name, score): target}
+
+
+def forget(module: nn.Module) -> None:
+    """Drop what was found for this model, so that the next call searches again."""
+    _found.pop(module, None)
+
+
+def _key(forward: Forward, inputs: Tensor, name: str | None, score: object) -> tuple[Any, ...]:
+    return name, tuple(inputs.shape[1:]), _reference(score if callable(score) else None), _reference(forward.how)
+
+
+def _reference(called: object) -> object:
+    if called is None:
+        return None
+    if isinstance(called, FunctionType) and (inside := _inside(called)) is not None:
+        return called.__code__, inside  # the same lambda, made anew in every call
+    try:
+        reference = weakref.ref(called)
+        hash(reference)
+    except TypeError:
+        return object()  # equal to nothing: looked for anew every time
+    return reference
+
+
+def _inside(function: FunctionType) -> tuple[object, ...] | None:
+    """What a function reads besides its argument, where that are plain values only, which say all about it."""
+    read: list[object] = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    read += [cell.cell_contents for cell in function.__closure__ or ()]
+    read += [function.__globals__.get(name) for name in function.__code__.co_names]
+    return tuple(read) if all(isinstance(value, _PLAIN) for value in read) else None
+
+
+def _is_gone(reference: object) -> bool:
+    return type(reference) is object or (isinstance(reference, weakref.ref) and reference() is None)
+
+
+def _submodule(module: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return None

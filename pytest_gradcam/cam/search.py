@@ -1,0 +1,342 @@
+"""Finding the target layer, and checking one that the user names.
+
+From one recorded forward: the last layer whose output is a grid over the image, on whose cells the score depends
+(`dependence.py`), around which the image does not reach the score, and whose cells stand for their places
+(`location.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradcam.cam.capture import run_hooked
+from pytest_gradcam.cam.dependence import Dependence, Question
+from pytest_gradcam.cam.layers import Part, Target, children_of
+from pytest_gradcam.cam.location import Location, reason
+from pytest_gradcam.cam.model import Forward, tensors_in
+from pytest_gradcam.cam.recording import Record, Recording, is_connected
+from pytest_gradcam.cam.views import View, views_of
+from pytest_gradcam.errors import ModelError, TargetLayerError
+
+# Of a grid beside prefix tokens, at least this share of the cells must carry some of the score: behind a readout of the
+# class token and of a few others, a map would show those few.
+MIN_SHARE_OF_CELLS = 0.25
+# A model that answers one input differently twice is random. Kernels chosen at run time may round differently.
+REPEAT_TOLERANCE = 1e-3
+# How many layers are probed, each by gradients through the whole model, before the search gives up.
+MAX_PROBES = 24
+# How many layers an error lists.
+LISTED = 5
+
+NO_GRADIENT = "the score does not depend on it (zero gradient)"
+ONLY_PREFIX = "the score does not depend on its cells: its gradient is in the prefix tokens"
+AROUND = "the score reaches the image around it too, through another branch"
+# What is seen without a probe.
+CHEAP = (NO_GRADIENT, ONLY_PREFIX, AROUND)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What became of one layer.
+
+    Attributes:
+        name: dotted name.
+        shape: of the first tensor in its output that could be a grid.
+        view: how it is, or would be, read.
+        target: the layer as a target, where it is one, or could be one if nothing better is found.
+        why: why it is none.
+        speaks: whether the score that was asked for has a gradient there, and not only those of other classes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    view: str
+    target: Target | None = None
+    why: str = ""
+    speaks: bool = True
+
+
+def target_of(forward: Forward, inputs: Tensor, name: str | None, question: Question) -> Target:
+    """The target layer of a model for inputs of this shape.
+
+    Args:
+        forward: the model, in eval mode.
+        inputs: (N, C, H, W); the first image is used.
+        name: dotted name of the layer, or None to find it.
+        question: the score that is asked for.
+
+    Raises:
+        TargetLayerError: there is none, or the named one gives no map.
+        ModelError: the model answers the same input differently twice.
+    """
+    search = Search(forward, inputs[:1], question)
+    target = search.found() if name is None else search.named(name)
+    search.check_answer(target)
+    return target
+
+
+class Search:
+    """One search through the layers of a model, and the forwards that it takes: one, and up to three more."""
+
+    def __init__(self, forward: Forward, inputs: Tensor, question: Question) -> None:
+        """Record a forward for one image, (1, C, H, W), of a model in eval mode."""
+        self._forward = forward
+        self._question = question
+        self._inputs = inputs
+        self._is_cut_off = False
+        recording = Recording.of(forward, inputs)
+        size = (int(inputs.shape[2]), int(inputs.shape[3]))
+        if any(_possible_grids(record, size) for record in recording.records):
+            whole = question.whole(recording.output)
+            if not is_connected(whole, [recording.inputs], []):
+                # The forward detaches what lies before some point; what lies behind it is still a model.
+                recording = self._recorded_anew(recording)
+        self._recording = recording
+        self._location = Location(forward, recording, self._is_cut_off)
+        self._candidates = [
+            (record, grids) for record in reversed(recording.records) if (grids := _possible_grids(record, size))
+        ]
+        tensors = [record.tensors[place] for record, grids in self._candidates for place in grids]
+        self._dependence = Dependence(recording, question, tensors) if tensors else None
+
+    def _recorded_anew(self, first: Recording) -> Recording:
+        again = Recording.of(self._forward, self._inputs, anew=True)
+        _check_same(self._forward, first.output, again.output)
+        self._is_cut_off = True
+        return again
+
+    def check_answer(self, target: Target) -> None:
+        """Run the model once more, cut at the target: it must answer as it did when it was recorded.
+
+        Raises:
+            ModelError: it answers differently.
+        """
+        if not self._is_cut_off:  # then it was recorded twice, and compared
+            tail = run_hooked(self._forward, target.site, self._inputs)
+            _check_same(self._forward, self._recording.output, tail.output)
+
+    def found(self) -> Target:
+        """The last layer that is a target.
+
+        Raises:
+            TargetLayerError: there is none.
+        """
+        silent: Target | None = None
+        unproven: Target | None = None
+        others: list[Judgement] = []
+        for judgement in self.judgements():
+            if judgement.why:
+                others.append(judgement)
+                unproven = unproven or judgement.target
+            elif judgement.speaks:
+                return _certain(judgement)
+            else:
+                silent = silent or judgement.target
+        # That nothing speaks for a class is a finding, and no reason to look at another layer.
+        if silent is not None or unproven is not None:
+            return silent or unproven  # type: ignore[return-value]  # one of them is there
+        raise self._none_found(others)
+
+    def judgements(self) -> Iterator[Judgement]:
+        """What becomes of each layer that could be a grid, the last one first; of many of one shape, of a few."""
+        probes = 0
+        left = [(record, grids) for record, grids in self._candidates if not record.passes_through]
+        while left and probes < MAX_PROBES:
+            record, grids = left.pop(0)
+            judgement = self._judge(record, grids)
+            yield judgement
+            if judgement.why and judgement.why not in CHEAP:
+                probes += 1
+                kept = self._worth_trying([other for other, _ in left], record)
+                left = [(other, grids) for other, grids in left if id(other) in kept]
+
+    def _worth_trying(self, left: Sequence[Record], failed: Record) -> set[int]:
+        """Which layers are left to be judged after one was probed in vain, by id: of those of its shape, only a few.
+
+        The earlier a layer, the less its cells have seen of the image: of the layers before, ever longer steps back are
+        taken. Of the names, those are left that a person would write.
+        """
+
+        def is_like(record: Record) -> bool:
+            return [t.shape for t in record.tensors] == [t.shape for t in failed.tensors]
+
+        steps: list[Record] = []
+        for record in left:
+            if is_like(record) and not self._carries_part(record):
+                later = steps[-1] if steps else failed
+                if not all(map(torch.equal, record.tensors, later.tensors)):  # else a container, and its last child
+                    steps.append(record)
+        depth = min((record.name.count(".") for record in steps), default=0) + 1
+        steps = [record for record in steps if record.name.count(".") <= depth]
+        kept = [steps[2**power - 1] for power in range(len(steps).bit_length())] + steps[-1:]
+        return {id(record) for record in [*kept, *(record for record in left if not is_like(record))]}
+
+    def _carries_part(self, record: Record) -> bool:
+        return self._dependence is None or self._dependence.has_way_around(record)
+
+    def _judge(self, record: Record, grids: dict[int, list[View]], *, named: bool = False) -> Judgement:
+        assert self._dependence is not None  # there is a grid, so there was a tensor to ask of
+        shape = tuple(record.tensors[next(iter(grids))].shape)
+        shown = " and ".join(str(views[0]) for views in grids.values())
+
+        def refused(why: str, target: Target | None = None) -> Judgement:
+            return Judgement(record.name, shape, shown, target, why)
+
+        if record.calls > 1:
+            return refused(f"called {record.calls} times in a forward")
+        gradients = self._dependence.of_score(record, grids)
+        speaks = any(bool(gradient.any()) for gradient in gradients.values())
+        if not speaks and not (named and gradients):  # zero at a layer that is named is a finding; no path to it is not
+            gradients = self._dependence.of_classes(record, grids)
+        if not named or speaks:
+            gradients = {place: gradient for place, gradient in gradients.items() if bool(gradient.any())}
+        if not gradients:
+            return refused(NO_GRADIENT)
+        readable = {place: grids[place] for place in gradients}
+        if not named:
+            readable = {place: _carrying(views, gradients[place]) for place, views in readable.items()}
+            readable = {place: views for place, views in readable.items() if views}
+        if not readable:
+            return refused(ONLY_PREFIX)
+        if not named and self._dependence.is_bypassed(record, readable):
+            return refused(AROUND)
+        parts, why = self._parts(record, readable, named=named)
+        if parts is None:
+            return refused(why)
+        target = Target(record.name, record.module, parts, self._norms_behind(record))
+        if why:
+            return refused(why, target)
+        read = [part.view(gradients[part.place]) for part in parts]
+        if speaks and not any(bool(cells.any()) for cells in read):
+            return refused(ONLY_PREFIX)
+        return Judgement(record.name, shape, target.view, target, speaks=speaks)
+
+    def _parts(
+        self, record: Record, readable: dict[int, list[View]], *, named: bool
+    ) -> tuple[tuple[Part, ...] | None, str]:
+        """The grids of a layer's output; why there are none, or why they are taken only where there is no better."""
+        parts, why = [], ""
+        for place, views in readable.items():
+            part, seen = self._location.part(record, place, views)
+            if part is None:
+                # Its cells may see all of the image, and then the map says little: that is for those to decide who name
+                # the layer. Unasked, it is taken only where no layer is proven, as of a few closed ReLUs.
+                part = self._location.unproven(record, place, views, seen)
+                why = "" if named else reason(seen)
+            if part is None:
+                return None, reason(seen)
+            parts.append(part)
+        return tuple(parts), why
+
+    def _norms_behind(self, record: Record) -> tuple[nn.Module, ...]:
+        records = self._recording.records
+        later = records[next(i for i, other in enumerate(records) if other is record) :]
+        return tuple(other.module for other in later if isinstance(other.module, nn.modules.batchnorm._NormBase))
+
+    def named(self, name: str) -> Target:
+        """The layer of this name, checked.
+
+        Raises:
+            TargetLayerError: it is not called once, is no grid, or the score does not depend on it.
+        """
+        records = [record for record in self._recording.records if record.name == name]
+        if not records:
+            raise TargetLayerError(
+                f"layer {name!r} is not called in the forward of {self._forward.name}; name a layer that is"
+            )
+        record = records[-1]
+        if record.calls > 1:
+            raise TargetLayerError(
+                f"layer {name!r} is called {record.calls} times in a forward: which of its outputs the map should be "
+                "read from is not determined; name a layer around it"
+            )
+        if not record.tensors:
+            raise TargetLayerError(f"layer {name!r} gives no tensor; name another layer")
+        grids = next((grids for other, grids in self._candidates if other is record), None)
+        if grids is None:
+            height, width = self._inputs.shape[2:]
+            raise TargetLayerError(
+                f"layer {name!r} has no spatial grid: its output has shape {tuple(record.tensors[0].shape)} for an "
+                f"input of {height}×{width} pixels; name a layer that lies before pooling"
+            )
+        judgement = self._judge(record, grids, named=True)
+        if not judgement.why:
+            return _certain(judgement)
+        if judgement.why == NO_GRADIENT:
+            self._question.explain_silence()
+            raise TargetLayerError(
+                f"the score does not depend on layer {name!r}; name a layer that lies before the score"
+            )
+        if judgement.why == ONLY_PREFIX:
+            raise TargetLayerError(
+                f"the score does not depend on the cells of layer {name!r} ({judgement.view}): all of its gradient is "
+                "in the prefix tokens, as after a class-token readout; name an earlier layer"
+            )
+        raise TargetLayerError(f"layer {name!r} ({judgement.view}) gives no map: {judgement.why}; name another layer")
+
+    def _none_found(self, others: Sequence[Judgement]) -> TargetLayerError:
+        model, children = self._forward.name, children_of(self._forward.module)
+        if not others:
+            return TargetLayerError(
+                f"no layer of {model} gives a grid over the image, so there is no map of where it looks: its children "
+                f"are {children}"
+            )
+        self._question.explain_silence()
+        # The reasons that say most: a layer on which the score does not depend at all is far from being one.
+        telling = ([other for other in others if other.why != NO_GRADIENT] or list(others))[:LISTED]
+        name, view = max(len(other.name) for other in telling), max(len(other.view) for other in telling)
+        lines = "".join(f"\n  {other.name:<{name}}   {other.view:<{view}}   {other.why}" for other in telling)
+        return TargetLayerError(
+            f"no layer of {model} was found that gives a map for this score. Nearest:{lines}\n"
+            f'Name one with layer="…"; the children of the model are {children}'
+        )
+
+
+def _certain(judgement: Judgement) -> Target:
+    assert judgement.target is not None  # there is no reason against it
+    return judgement.target
+
+
+def _possible_grids(record: Record, size: tuple[int, int]) -> dict[int, list[View]]:
+    """The tensors of a layer's output that could be grids, by place, and their possible views."""
+    found = {}
+    for place, tensor in enumerate(record.tensors):
+        if tensor.ndim and tensor.shape[0] == 1:  # more rows than images are crops, windows or frames
+            views = views_of(tuple(tensor.shape), size)
+            if views:
+                found[place] = views
+    return found
+
+
+def _carrying(views: Sequence[View], gradient: Tensor) -> list[View]:
+    """The views under which the cells carry the score; beside prefix tokens, enough of them."""
+    reached = {view: view(gradient).abs().sum(dim=1) > 0 for view in views}  # (1, h, w)
+    if any(view.is_partial and not bool(cells.any()) for view, cells in reached.items()):
+        return []  # all of it is in the tokens that one view leaves out: a readout of the class token
+    shares = {view: float(cells.float().mean()) for view, cells in reached.items()}
+    return [view for view, share in shares.items() if share >= (MIN_SHARE_OF_CELLS if view.is_partial else 1e-9)]
+
+
+def _check_same(forward: Forward, first: Any, second: Any) -> None:
+    before, after = list(tensors_in(first)), list(tensors_in(second))
+    if [a.shape for a in before] != [b.shape for b in after]:
+        raise ModelError(
+            f"{forward.name} answers the same input with other shapes when it is asked again: no map of it can be "
+            "trusted"
+        )
+    for a, b in zip(before, after, strict=True):
+        if not a.is_floating_point():
+            continue
+        a, b = a.detach(), b.detach()
+        # What is not finite is compared by itself, and refused where scores are read.
+        scale = float(a.abs().nan_to_num(0.0, 0.0, 0.0).max()) if a.numel() else 0.0
+        if not torch.allclose(a, b, rtol=REPEAT_TOLERANCE, atol=REPEAT_TOLERANCE * scale, equal_nan=True):
+            raise ModelError(
+                f"{forward.name} answers the same input differently twice in eval mode: no map of it can be trusted. "
+                "Look for randomness or state that its forward carries from call to call"
+            )
