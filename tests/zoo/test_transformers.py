@@ -369,8 +369,7 @@ def test_a_model_that_takes_patches_is_called_through_forward() -> None:
     seeded(model)
     got = explain(model, x, forward=call)
     assert got.grid == (6, 8)
-    assert (got.evidence > 0) == (case not in SILENT)
-    assert np.abs(got.raw).max() > 0
+    assert got.evidence > 0
     assert_in_place(centres_of_change(model, x, forward=call))
 
 
