@@ -51,6 +51,27 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the overlays, made where it is missing (default: %(default)s)",
     )
     demo.set_defaults(run=_demo)
+
+    layers = commands.add_parser(
+        "layers",
+        help="which layers of a model could be explained, how they are read, and the one that is taken",
+        description="Searches a model for its target layer as explain does, and shows what it sees: each layer whose "
+        "output could be a grid over the image, the last one first, how it is read, and why it is taken or not. Exit "
+        "code 0 where a layer is taken.",
+    )
+    layers.add_argument("model", metavar="MODEL", help="a timm architecture, or module:factory of your own")
+    layers.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="input as HEIGHT WIDTH or CHANNELS HEIGHT WIDTH (default: the model's)",
+    )
+    layers.add_argument(
+        "--cls", type=int, metavar="N", help="class whose score is asked for (default: the predicted one)"
+    )
+    layers.add_argument("--all", action="store_true", help="also the layers on which the score does not depend")
+    layers.set_defaults(run=_layers)
     return parser
 
 
@@ -58,3 +79,9 @@ def _demo(parsed: argparse.Namespace) -> int:
     from pytest_gradcam.demo.session import run  # imports pytest: only this command pays for it
 
     return run(parsed.output_dir)
+
+
+def _layers(parsed: argparse.Namespace) -> int:
+    from pytest_gradcam.inspection import run  # imports torch: only this command pays for it
+
+    return run(parsed.model, parsed.size, parsed.cls, parsed.all)

@@ -125,7 +125,7 @@ FLOORS = [
         *("verdicts", "settings", "small_models", "strategies"),
     ],
     ["explanations"],
-    ["assertions", "baselines", "audit", "report"],
+    ["assertions", "baselines", "audit", "inspection", "report"],
     ["plugin", "cli", "demo"],
 ]
 

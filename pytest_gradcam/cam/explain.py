@@ -200,12 +200,13 @@ def _capture(run: Run, classes: Sequence[ClassLike]) -> _Captured:
             if layer is not None or any(bool(g.any()) for g in captured.gradients):
                 return captured
         # Found for another score of the same model, or before the model was changed: search again.
-    target = target_of(run.forward, run.inputs, name, _question(run, classes[0]))
+    target = target_of(run.forward, run.inputs, name, question_of(run, classes[0]))
     remembered.keep(run.forward, run.inputs, name, classes[0], target)
     return at(target)
 
 
-def _question(run: Run, cls: ClassLike) -> Question:
+def question_of(run: Run, cls: ClassLike) -> Question:
+    """What the search for the target layer asks, for a class or callable."""
     certain: list[Fact] = []
 
     def asked(output: Any) -> Tensor:

@@ -23,6 +23,8 @@ from pytest_gradcam.cam.views import View
 
 # Where every cell depends on its own place this many times as much as the probed cells do on average, four of them do.
 CLEAR = 2.0
+# The least that cells must depend on their own places, on average, as a multiple of what cells do in common.
+LOCAL = 1.2
 # Correlation of the places that cells depend on with their own, along each axis. Of nine cells in a random order, one
 # in 500 reaches it along both; `docs/models.md` has the figures of real models.
 FOLLOWS = 0.6
@@ -104,7 +106,7 @@ class Places:
     @property
     def are_proven(self) -> bool:
         """Whether the cells stand for their places."""
-        return not self.are_elsewhere and self.locality > 1 and self.follows >= FOLLOWS
+        return not self.are_elsewhere and self.locality >= LOCAL and self.follows >= FOLLOWS
 
     @property
     def are_elsewhere(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradcam.cam.layers import Part
-from pytest_gradcam.cam.locality import FOLLOWS, Places, changed, noise, probed, redrawn, spread
+from pytest_gradcam.cam.locality import FOLLOWS, LOCAL, Places, changed, noise, probed, redrawn, spread
 from pytest_gradcam.cam.model import Forward
 from pytest_gradcam.cam.recording import Record, Recording
 from pytest_gradcam.cam.views import View, views_of
@@ -117,9 +117,13 @@ def reason(seen: Sequence[Places]) -> str:
     """Why a layer is refused of whose views this was seen."""
     if not seen:
         return UNSEEN
-    ordered = [places.follows for places in seen if not places.are_elsewhere]
+    ordered = [places for places in seen if not places.are_elsewhere]
     if ordered:
-        return f"{NOT_LOCAL} (they follow them with a correlation of {max(ordered):.2f}, needs {FOLLOWS:.2f})"
+        best = max(ordered, key=lambda places: places.follows)
+        return (
+            f"{NOT_LOCAL} (locality {best.locality:.2f}, needs {LOCAL:.2f}; they follow them with a correlation of "
+            f"{best.follows:.2f}, needs {FOLLOWS:.2f})"
+        )
     times = min(places.elsewhere for places in seen)
     return f"{NOT_LOCAL} (one depends on another's {min(times, 99.0):.1f} times as much as on its own)"
 

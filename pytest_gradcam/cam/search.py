@@ -7,7 +7,7 @@ From one recorded forward: the last layer whose output is a grid over the image,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,10 +126,18 @@ class Search:
         Raises:
             TargetLayerError: there is none.
         """
+        return self.chosen(self.judgements())
+
+    def chosen(self, judgements: Iterable[Judgement]) -> Target:
+        """The target among judgements, which are made only as far as it takes.
+
+        Raises:
+            TargetLayerError: there is none.
+        """
         silent: Target | None = None
         unproven: Target | None = None
         others: list[Judgement] = []
-        for judgement in self.judgements():
+        for judgement in judgements:
             if judgement.why:
                 others.append(judgement)
                 unproven = unproven or judgement.target
@@ -138,9 +146,10 @@ class Search:
             else:
                 silent = silent or judgement.target
         # That nothing speaks for a class is a finding, and no reason to look at another layer.
-        if silent is not None or unproven is not None:
-            return silent or unproven  # type: ignore[return-value]  # one of them is there
-        raise self._none_found(others)
+        target = silent or unproven
+        if target is None:
+            raise self._none_found(others)
+        return target
 
     def judgements(self) -> Iterator[Judgement]:
         """What becomes of each layer that could be a grid, the last one first; of many of one shape, of a few."""

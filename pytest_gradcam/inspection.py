@@ -1,0 +1,125 @@
+"""`gradcam layers`: the layers of a model that could be read as grids, and the one that is taken, as a table."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradcam.cam.running import Options
+from pytest_gradcam.cam.search import NO_GRADIENT, Judgement
+from pytest_gradcam.cam.survey import Survey, survey
+from pytest_gradcam.errors import GradcamError, ModelError, ModelTypeError, SettingsError
+
+# Where neither the model nor the user says how large its input is.
+SIZE = (3, 224, 224)
+# Layers before the one taken that are shown unless all are asked for.
+FURTHER = 6
+
+
+def run(name: str, size: Sequence[int] | None, cls: int | None, everything: bool) -> int:
+    """Print the table.
+
+    Args:
+        name: a timm architecture, or `module:factory`.
+        size: (C, H, W) or (H, W) of the model input; None for what the model declares.
+        cls: class whose score is asked for; None for the predicted one.
+        everything: show every layer, also those on which the score does not depend.
+
+    Returns:
+        0 where a layer is taken, 1 where none is, or the model cannot be had.
+    """
+    try:
+        model = load_model(name)
+        inputs = _inputs(model, size)
+        seen = survey(model, inputs, cls, Options())
+    except GradcamError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(table(model, inputs, seen, everything)))
+    return 0 if seen.chosen is not None else 1
+
+
+def load_model(name: str) -> nn.Module:
+    """A model by name: `module:factory` imports, also from the current folder, and calls; anything else is timm's.
+
+    timm's weights are random: layers and grids do not depend on them.
+
+    Raises:
+        ModelError: there is no such model.
+        ModelTypeError: the factory gives something else.
+    """
+    module_name, colon, factory = name.partition(":")
+    if not colon:
+        import timm
+
+        if not timm.is_model(name):
+            close = timm.list_models(f"*{name}*")[:3]
+            hint = f"; did you mean {', '.join(close)}?" if close else ""
+            raise ModelError(f"timm has no model {name!r}, and it is no module:factory{hint}")
+        return timm.create_model(name, pretrained=False).eval()
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        made = getattr(importlib.import_module(module_name), factory)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"{name!r} cannot be imported: {error}") from error
+    model = made if isinstance(made, nn.Module) else made()
+    if not isinstance(model, nn.Module):
+        raise ModelTypeError(f"{name} gives a {type(model).__name__}: it must give a torch.nn.Module")
+    return model
+
+
+def _inputs(model: nn.Module, size: Sequence[int] | None) -> Tensor:
+    """Noise of the size that is asked for, or that the model declares, (1, C, H, W)."""
+    declared = getattr(model, "pretrained_cfg", None) or {}
+    channels, height, width = tuple(declared.get("input_size") or SIZE)
+    if size is not None:
+        if len(size) not in (2, 3) or min(size) < 1:
+            raise SettingsError(f"size {tuple(size)} is not (height, width) or (channels, height, width)")
+        *first, height, width = size
+        channels = first[0] if first else channels
+    return torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def table(model: nn.Module, inputs: Tensor, seen: Survey, everything: bool) -> list[str]:
+    """The lines of the table, the last layer first."""
+    taken = seen.chosen
+    shown: list[Judgement] = []
+    for each in seen.judgements:
+        is_taken = taken is not None and each.name == taken.name
+        inside = any(each.name.startswith(f"{other.name}.") for other in shown)
+        if everything or is_taken or (each.why != NO_GRADIENT and not (each.why and inside)):
+            shown.append(each)
+    names = [each.name for each in shown]
+    if not everything and taken is not None:
+        shown = shown[: names.index(taken.name) + 1 + FURTHER]
+    rows = [("", "layer", "output", "read as", "")]
+    for each in shown:
+        is_taken = taken is not None and each.name == taken.name
+        output = "×".join(map(str, each.shape))
+        rows.append(("->" if is_taken else "", each.name, output, each.view, _outcome(each, is_taken)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    _, channels, height, width = inputs.shape
+    lines = [f"{type(model).__name__}, input {channels}×{height}×{width}, the last layer first", ""]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
+        lines.append(f"{'  '.join(cells)}  {row[4]}".rstrip())
+    left_out = len(seen.judgements) - len(shown)
+    if left_out:
+        lines += ["", f"{left_out} more: see them with --all"]
+    return lines if taken is not None else [*lines, "", seen.why_none]
+
+
+def _outcome(judgement: Judgement, is_taken: bool) -> str:
+    if judgement.why:
+        return judgement.why if not is_taken else f"taken for want of a better one: {judgement.why}"
+    proofs = [part.proof for part in judgement.target.parts if part.proof is not None] if judgement.target else []
+    follows = min((proof.follows for proof in proofs), default=float("nan"))
+    said = f"its cells follow their places (correlation {follows:.2f})"
+    return f"taken: {said}" if is_taken else f"would do, named: {said}"
