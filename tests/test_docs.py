@@ -37,6 +37,20 @@ def model():
     return load_model()
 
 @pytest.fixture
+def model_with_metadata():
+    import torch
+
+    class WithMetadata(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.images, self.numbers = load_model(), torch.nn.Linear(4, 4)
+
+        def forward(self, x, metadata):
+            return self.images(x) + self.numbers(metadata)
+
+    return WithMetadata().eval()
+
+@pytest.fixture
 def torchvision_model():
     from torchvision.models import resnet18
     return resnet18(num_classes=2)

@@ -20,16 +20,19 @@ class Question:
     """The score that is asked for.
 
     Attributes:
-        asked: output of one image → the score.
-        any_class: output → the logits of all classes, added up so that none cancels another; None without logits.
-        whole: output → what must all come through the layer: a callable's score, or the logits of all classes.
+        whole: output → what must all come through the layer: a callable's score, or the logits of all classes, added
+            up so that none cancels another.
         explain_silence: called where the score has no gradient; raises if it knows why.
+        is_callable: whether it is a callable of the user's, which says nothing of classes.
     """
 
-    asked: Callable[[Any], Tensor]
-    any_class: Callable[[Any], Tensor | None]
     whole: Callable[[Any], Tensor]
     explain_silence: Callable[[], None]
+    is_callable: bool
+
+
+# In half precision a gradient of 1 may underflow on its way; which of them are zero does not depend on their scale.
+HALF_SCALE = 2.0**10
 
 
 class Dependence:
@@ -38,39 +41,36 @@ class Dependence:
     def __init__(self, recording: Recording, question: Question, tensors: Iterable[Tensor]) -> None:
         """Take the gradients of the score with respect to these tensors of the recording."""
         self._recording = recording
-        self._question = question
         self._tensors = list(tensors)
-        self._whole = question.whole(recording.output)
-        asked = question.asked(recording.output)
-        # A callable that reads nothing: what classes read is beside the point.
-        self._is_constant = not asked.requires_grad
-        self._gradients = self._of(asked)
-        self._gradients_of_classes: dict[int, Tensor | None] | None = None
+        self._whole = _scaled(question.whole(recording.output))
+        self._gradients = self._taken(self._whole)
         self._index = {id(record): index for index, record in enumerate(recording.records)}
-        self._ways_around: dict[int, bool] = {}
+        self._ways_around: dict[tuple[int, ...], bool] = {}
 
-    def of_score(self, record: Record, places: Iterable[int]) -> dict[int, Tensor]:
-        """Gradients of the score by place in the layer's output, those to which there is a path."""
-        return _known(self._gradients, record, places)
+    def gradients(self, record: Record, places: Iterable[int]) -> dict[int, Tensor]:
+        """Gradients of the score by place in the layer's output, those to which there is a path.
 
-    def of_classes(self, record: Record, places: Iterable[int]) -> dict[int, Tensor]:
-        """The same for all classes at once, where the score is that of a class."""
-        if self._is_constant:
-            return {}
-        if self._gradients_of_classes is None:
-            self._gradients_of_classes = self._of(self._question.any_class(self._recording.output))
-        return _known(self._gradients_of_classes, record, places)
+        Where the score is that of a class, they are of all classes.
+        """
+        found = {place: self._gradients[id(record.tensors[place])] for place in places}
+        return {place: gradient for place, gradient in found.items() if gradient is not None}
 
-    def _of(self, root: Tensor | None) -> dict[int, Tensor | None]:
-        found = [None] * len(self._tensors) if root is None else self._recording.gradients(root, self._tensors)
+    def _taken(self, root: Tensor) -> dict[int, Tensor | None]:
+        found = self._recording.gradients(root, self._tensors)
         return dict(zip(map(id, self._tensors), found, strict=True))
 
-    def has_way_around(self, record: Record) -> bool:
-        """Whether the graph has a path from score to image around a layer, whatever comes along it."""
-        known = self._ways_around.get(id(record))
+    def has_way_around(self, record: Record, places: Iterable[int] | None = None) -> bool:
+        """Whether the graph has a path from score to image around a layer, whatever comes along it.
+
+        Args:
+            record: the layer.
+            places: which of the tensors that it gives are in the way; None for all.
+        """
+        tensors = record.tensors if places is None else _walls(record, places)
+        key = tuple(map(id, tensors))
+        known = self._ways_around.get(key)
         if known is None:
-            known = is_connected(self._whole, self._recording.sources(), record.tensors)
-            self._ways_around[id(record)] = known
+            known = self._ways_around[key] = is_connected(self._whole, self._recording.sources(), tensors)
         return known
 
     def is_bypassed(self, record: Record, views: Mapping[int, Sequence[View]]) -> bool:
@@ -78,22 +78,36 @@ class Dependence:
 
         Args:
             record: the layer.
-            views: how its output may be read, by place.
+            views: how those of its tensors that are grids may be read, by place.
         """
-        if not self.has_way_around(record):
+        if not self.has_way_around(record, views):
             return False
         # There is a way; whether anything comes along it. A layer before, that everything goes through, stands for the
         # image: only what lies behind it need be differentiated.
         before = reversed(self._recording.records[: self._index[id(record)]])
         joint = next((other for other in before if other.tensors and not self.has_way_around(other)), None)
         sources = self._recording.sources() if joint is None else list(joint.tensors)
-        found = self._recording.gradients_around(self._whole, sources, record.tensors)
-        tokens = next((view for view in views.get(0, ()) if view.is_partial), None)
-        if joint is not None and tokens is not None and _are_alike(record, joint):
+        found = self._recording.gradients_around(self._whole, sources, _walls(record, views))
+        tokens = [view for view in views.get(0, ()) if view.is_partial]
+        if joint is not None and tokens and _are_alike(record, joint):
             # The first norm of the block behind tokens: around it go prefix tokens, whose evidence no map of the tokens
             # shows either. The cells must all go through it.
-            return found[0] is not None and bool(tokens(found[0]).any())
+            around = found[0]
+            return around is not None and all(bool(view(around).any()) for view in tokens)
         return any(gradient is not None and bool(gradient.any()) for gradient in found)
+
+
+def _walls(record: Record, places: Iterable[int]) -> list[Tensor]:
+    """The grids of a layer's output, and beside them what is folded into the batch.
+
+    The pixels of each patch (TNT) are no grid of the image: they go with the tokens that they are gathered in.
+    """
+    read = [record.tensors[place] for place in places]
+    return read + [tensor for tensor in record.tensors if tensor.ndim > 1 and tensor.shape[0] > 1]
+
+
+def _scaled(root: Tensor) -> Tensor:
+    return root * HALF_SCALE if root.dtype.itemsize < 4 else root
 
 
 def _are_alike(record: Record, joint: Record) -> bool:

@@ -127,7 +127,7 @@ def explain_input_classes(
         raise ClassError("classes is empty: pass class indices, labels or callables, or None for all")
     started = time.perf_counter()
     with ready(model, inputs, options) as run:
-        captured = _capture(run, [0] if classes is None else classes[:1])
+        captured = _capture(run, [0] if classes is None else classes[:1], classes)
         tail = captured.tail
         asked = classes_of(tail.output, classes, captured.labels)
         indices = {place: cls for place, cls in enumerate(asked) if isinstance(cls, int)}
@@ -160,24 +160,31 @@ class _Captured:
     tail: Tail
     name: str
     views: tuple[View, ...]
+    scale_free: tuple[bool, ...]
     gradients: tuple[Tensor, ...]
     facts: list[Fact]
     labels: Sequence[str] | None
 
+    def method(self, name: str) -> tuple[str, methods.Method]:
+        """The registered name and the function that a name stands for here, the same for all parts."""
+        return methods.choose(name, self.views[0], is_scale_free=all(self.scale_free))
+
     @property
     def grid(self) -> tuple[int, int]:
         """(h, w) of the map: that of the finest part."""
-        return max((view.grid for view in self.views), key=lambda grid: grid[0] * grid[1])
+        return max(view.grid[0] for view in self.views), max(view.grid[1] for view in self.views)
 
 
-def _capture(run: Run, classes: Sequence[ClassLike]) -> _Captured:
+def _capture(run: Run, classes: Sequence[ClassLike], others: Sequence[ClassLike] | None = None) -> _Captured:
+    """A forward for these classes, cut at the layer that is theirs, and that of others that are asked for with them."""
     if run.pair is not None:
         tail = run_pair(*run.pair, run.inputs, run.module.modules())
         _check_rows(run, tail, "features")
         part = prove_features(run.pair[0], run.inputs, tuple(tail.leaves[0].shape[1:]))
-        return _differentiated(run, tail, "features", (part.view,), classes)
+        return _differentiated(run, tail, "features", (part,), classes)
 
     def at(target: layers.Target) -> _Captured:
+        run_engine = run_hooked if run.options.engine == "hooks" else run_split
         tail = run_engine(run.forward, target.site, run.inputs)
         _check_rows(run, tail, target.name)
         for leaf, part in zip(tail.leaves, target.parts, strict=True):
@@ -185,24 +192,31 @@ def _capture(run: Run, classes: Sequence[ClassLike]) -> _Captured:
                 raise TargetLayerError(
                     f"layer {target.name!r} gave {tuple(leaf.shape[1:])} where it gave {part.shape} before"
                 )
-        return _differentiated(run, tail, target.name, tuple(part.view for part in target.parts), classes)
+        return _differentiated(run, tail, target.name, target.parts, classes)
 
+    targets = [_target(run, cls) for cls in _kinds([*classes, *(others or ())])]
+    if any((each.name, each.site.places) != (targets[0].name, targets[0].site.places) for each in targets):
+        raise TargetLayerError(
+            f"the scores asked for together are read at different layers, {', '.join(each.name for each in targets)}: "
+            "explain them one at a time, or name a layer"
+        )
+    return at(targets[0])
+
+
+def _kinds(classes: Sequence[ClassLike]) -> list[ClassLike]:
+    """One class for all that are read from logits, and every callable."""
+    callables = list({id(cls): cls for cls in classes if callable(cls)}.values())
+    return [*(cls for cls in classes if not callable(cls))][:1] + callables
+
+
+def _target(run: Run, cls: ClassLike) -> layers.Target:
     layer = run.options.layer
-    name = None if layer is None else layers.name_of(run.forward.module, layer)
-    run_engine = run_hooked if run.options.engine == "hooks" else run_split
-    target = remembered.recall(run.forward, run.inputs, name, classes[0])
-    if target is not None:
-        try:
-            captured = at(target)
-        except TargetLayerError:
-            pass
-        else:
-            if layer is not None or any(bool(g.any()) for g in captured.gradients):
-                return captured
-        # Found for another score of the same model, or before the model was changed: search again.
-    target = target_of(run.forward, run.inputs, name, question_of(run, classes[0]))
-    remembered.keep(run.forward, run.inputs, name, classes[0], target)
-    return at(target)
+    name = None if layer is None else layers.name_of(run.module, layer)
+    target = remembered.recall(run.forward, run.inputs, name, cls)
+    if target is None:
+        target = target_of(run.forward, run.inputs, name, question_of(run, cls))
+        remembered.keep(run.forward, run.inputs, name, cls, target)
+    return target
 
 
 def question_of(run: Run, cls: ClassLike) -> Question:
@@ -214,21 +228,15 @@ def question_of(run: Run, cls: ClassLike) -> Question:
         certain[:] = [scores.facts[i] for i in scores.certain]
         return scores.root if scores.weights is None else (scores.root * scores.weights).sum()
 
-    def any_class(output: Any) -> Tensor | None:
-        try:
-            logits = logits_of(output)
-        except ClassError:
-            return None
-        return (logits * _all_classes(logits)).sum()
-
     def whole(output: Any) -> Tensor:
-        return asked(output) if callable(cls) or (found := any_class(output)) is None else found
+        score = asked(output)  # also where it is not differentiated: a class that there is not is an error
+        return score if callable(cls) else (logits_of(output) * _all_classes(logits_of(output))).sum()
 
     def explain_silence() -> None:
         if certain:
             raise _saturated(certain[0])
 
-    return Question(asked, any_class, whole, explain_silence)
+    return Question(whole, explain_silence, callable(cls))
 
 
 def _check_rows(run: Run, tail: Tail, name: str) -> None:
@@ -241,8 +249,9 @@ def _check_rows(run: Run, tail: Tail, name: str) -> None:
 
 
 def _differentiated(
-    run: Run, tail: Tail, name: str, views: tuple[View, ...], classes: Sequence[ClassLike]
+    run: Run, tail: Tail, name: str, parts: Sequence[layers.Part], classes: Sequence[ClassLike]
 ) -> _Captured:
+    views, scale_free = tuple(part.view for part in parts), tuple(part.is_scale_free for part in parts)
     labels = _labels(run, tail.output)
     scores = scores_of_batch(tail.output, classes, labels)
     found = gradient(scores.root, tail, name, scores.weights)
@@ -253,12 +262,13 @@ def _differentiated(
             "in the prefix tokens, as after a class-token readout; name an earlier layer"
         )
     _refuse_saturated(tail, found, scores)
-    return _Captured(tail, name, views, found, scores.facts, labels)
+    return _Captured(tail, name, views, scale_free, found, scores.facts, labels)
 
 
 def _all_classes(logits: Tensor) -> Tensor:
-    """Weights under which no class is left out and none cancels another."""
-    return torch.linspace(0.5, 1.5, logits.shape[1], dtype=logits.dtype, device=logits.device).expand_as(logits)
+    """Weights under which no class is left out, drawn so that classes cancel each other for no reason of their own."""
+    drawn = torch.rand(logits.shape[1], generator=torch.Generator().manual_seed(0)) + 0.5
+    return drawn.to(logits).expand_as(logits)
 
 
 def _labels(run: Run, output: Any) -> Sequence[str] | None:
@@ -295,16 +305,17 @@ def _raw_cams(run: Run, captured: _Captured, gradients: Sequence[Tensor]) -> npt
     `gradients` has for each part M rows of its leaf's shape; the leaf has M rows, or one that serves all.
     """
     parts = [
-        _raw_cams_of_part(run, captured, view, leaf.detach(), found)
-        for view, leaf, found in zip(captured.views, captured.tail.leaves, gradients, strict=True)
+        _raw_cams_of_part(run, captured, i, leaf.detach(), found)
+        for i, (leaf, found) in enumerate(zip(captured.tail.leaves, gradients, strict=True))
     ]
     return parts[0] if len(parts) == 1 else fuse(parts, captured.grid)
 
 
 def _raw_cams_of_part(
-    run: Run, captured: _Captured, view: View, activations: Tensor, gradients: Tensor
+    run: Run, captured: _Captured, part: int, activations: Tensor, gradients: Tensor
 ) -> npt.NDArray[np.float64]:
-    _, method = methods.choose(run.options.method, view)
+    view, is_scale_free = captured.views[part], captured.scale_free[part]
+    name, method = captured.method(run.options.method)
     a, g = view(activations), view(gradients)
     if a.dtype.itemsize < 4:
         a, g = a.float(), g.float()
@@ -322,6 +333,8 @@ def _raw_cams_of_part(
     # full-strength map of it. The norms bound any sum of products; only what lies far below them is looked at closely.
     rounding = max(ROUNDING, STEPS * torch.finfo(_coarsest(run, activations)).eps)
     norms = (a.flatten(1).norm(dim=1) * g.flatten(1).norm(dim=1)).cpu().numpy()
+    if is_scale_free and name == "hirescam":
+        return np.zeros_like(raws)  # what there is is rounding
     for i in np.flatnonzero(raws.max(axis=(1, 2)) <= SUSPICIOUS * rounding * norms):
         terms = method((a[i : i + 1] if len(a) > 1 else a).abs(), g[i : i + 1].abs())
         if raws[i].max() <= rounding * float(terms.max()):
@@ -346,7 +359,7 @@ def _explanations(
 ) -> list[Explanation]:
     stored = raws.astype(np.float32)
     evidence = np.maximum(stored, 0.0).sum(axis=(1, 2), dtype=np.float64).tolist()
-    method, _ = methods.choose(run.options.method, captured.views[0])
+    method, _ = captured.method(run.options.method)
     name = _namer(captured.labels)
     seconds = (time.perf_counter() - started) / len(facts)
     return [

@@ -22,12 +22,15 @@ class Part:
         view: how it is a grid.
         shape: of the tensor for one image, without the batch.
         proof: on which places of the image its cells depend; None where none of those asked depends on any.
+        is_scale_free: whether what follows takes no notice of the scale of a cell, as a norm of each token does not:
+            then the gradient is at right angles to the activations, and HiResCAM is zero but for rounding.
     """
 
     place: int
     view: View
     shape: tuple[int, ...]
     proof: Places | None
+    is_scale_free: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -34,8 +34,13 @@ DRAWS = 4
 # Set against what all cells depend on, a cell in its place depends on no place this many times as much as on its own.
 # Of real models the most was seen to be 2.2, of grids in other orders the least 9.
 OUT_OF_PLACE = 3.0
-# The kernel of a small convolution may weigh a neighbour most; from this size on, a grid has more than neighbours.
+# A small convolution may weigh a neighbour most; from this size on, a grid has more than neighbours.
 HAS_NEIGHBOURS = 3
+# How far from their places cells may be, in cells, where they depend on little more than that: so many cells around it.
+MAX_DISPLACEMENT = 1.0
+SHARP = 0.75
+# As a share of the grid: more than the kernels of a few small convolutions may weigh to one side.
+FAR = 0.2
 # Cells that depend on their own places less than on others', by more than chance, are in a wrong order.
 ELSEWHERE = 0.9
 # Where the probed cells lie, as shares of height and width: none in its own place, or in that of another, on a grid
@@ -45,6 +50,10 @@ PLACES = (
     *((0.1, 0.45), (0.5, 0.95), (0.9, 0.9), (0.55, 0.05), (0.05, 0.1)),
 )
 FIRST = 4
+# Where next to none of those says anything: a lattice over the grid.
+LATTICE = tuple((row, column) for row in (0.125, 0.375, 0.625, 0.875) for column in (0.125, 0.375, 0.625, 0.875))
+# Of what is differentiated: in half precision, gradients of 1 may underflow on their way.
+SCALE = 2.0**8
 # The side of a window that is redrawn, as a share of the image's.
 WINDOW = 0.2
 
@@ -57,11 +66,13 @@ class Places:
         cells: (row, column) of each.
         maps: for each, how much it depends on the place of every cell: float64 (K, h, w), each of sum 1.
         reach: how far from its own a cell's place may be, in cells.
+        asked: how many cells were asked: those that depend on nothing are not among the cells.
     """
 
     cells: tuple[tuple[int, int], ...]
     maps: npt.NDArray[np.float64]
     reach: int
+    asked: int
 
     @property
     def own(self) -> npt.NDArray[np.float64]:
@@ -83,7 +94,7 @@ class Places:
 
     @property
     def share(self) -> float:
-        """Which share of what a cell depends on lies in its own place, the geometric mean: tells neighbours apart."""
+        """The share of what a cell depends on that is in its own place, the geometric mean: tells neighbours apart."""
         shares = self.maps[range(len(self.cells)), *np.array(self.cells).T]
         return float(np.exp(np.log(np.maximum(shares, 1e-12)).mean()))
 
@@ -106,7 +117,13 @@ class Places:
     @property
     def are_proven(self) -> bool:
         """Whether the cells stand for their places."""
-        return not self.are_elsewhere and self.locality >= LOCAL and self.follows >= FOLLOWS
+        in_order = not self.are_elsewhere and self.displacement <= MAX_DISPLACEMENT
+        return self.are_enough and in_order and self.locality >= LOCAL and self.follows >= FOLLOWS
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether at least half of the cells that were asked depend on the image."""
+        return len(self.cells) >= self.asked / 2
 
     @property
     def are_elsewhere(self) -> bool:
@@ -114,9 +131,36 @@ class Places:
         return self.locality < ELSEWHERE or self.elsewhere > OUT_OF_PLACE
 
     @property
+    def displacement(self) -> float:
+        """How far cells at the grid's border are from their places, in cells: far, over a crop or a padded image.
+
+        A straight line is laid through the centres of what the cells depend on, along each axis. It says something only
+        where cells depend on little more than their own places: else 0.
+        """
+        h, w = self.maps.shape[1:]
+        weights = self.maps * self._relative()
+        weights = weights / weights.sum(axis=(1, 2), keepdims=True)
+        found = []
+        for axis, length in ((0, h), (1, w)):
+            steps = np.arange(length)
+            profile = weights.sum(axis=2 - axis)  # (K, length)
+            centres = profile @ steps
+            spread = np.sqrt(np.maximum(profile @ steps**2 - centres**2, 0.0))
+            at = np.array(self.cells, np.float64)[:, axis]
+            if np.median(spread) > SHARP or np.ptp(at) < max(1, length / 4):
+                continue
+            slope, offset = np.polyfit(at, centres, 1)
+            found += [abs(offset), abs(offset + (slope - 1) * (length - 1))]
+        return float(max(found, default=0.0))
+
+    @property
     def contradict(self) -> bool:
         """Whether that is beyond doubt also for the few random channels of a small convolution."""
-        return self.are_elsewhere and min(self.maps.shape[1:]) > HAS_NEIGHBOURS
+        least = min(self.maps.shape[1:])
+        elsewhere = self.are_enough and self.are_elsewhere
+        if least > HAS_NEIGHBOURS:
+            return elsewhere or self.displacement > max(2 * MAX_DISPLACEMENT, FAR * least)
+        return elsewhere and self.follows < 0
 
     @property
     def elsewhere(self) -> float:
@@ -149,27 +193,28 @@ def probed(outputs: Sequence[tuple[Tensor, Tensor]], view: View) -> Places | Non
         view: how it is read.
 
     Returns:
-        None where fewer than two depend on an image, or fewer than half of those asked.
+        None where fewer than two depend on an image.
     """
     grids = [(view(tensor)[0], inputs) for tensor, inputs in outputs]  # (C, h, w)
-    asked = list(dict.fromkeys((int(row * view.grid[0]), int(column * view.grid[1])) for row, column in PLACES))
+    cells = _cells_at(PLACES, view.grid)
+    asked: list[tuple[int, int]] = []
     energies: dict[tuple[int, int], Tensor] = {}
 
-    def ask(cells: Sequence[tuple[int, int]], draw: int) -> Places | None:
-        for row, column in cells:
+    def ask(more: Sequence[tuple[int, int]], draw: int = 0) -> Places | None:
+        for row, column in more:
             answers = (sensitivity(grid[:, row, column], inputs, draw) for grid, inputs in grids)
             found = next((answer for answer in answers if answer is not None), None)
             if found is not None:
                 energies[row, column] = found + energies.get((row, column), 0.0)
-        return _places(energies, view)
+        asked.extend(cell for cell in more if cell not in asked)
+        return _places(energies, view, len(asked))
 
-    first = ask(asked[:FIRST], 0)
-    if first is not None and len(first.cells) == min(FIRST, len(asked)):
-        if first.are_elsewhere or (first.own.min() >= CLEAR and first.are_proven):
-            return first
-    places = ask(asked[FIRST:], 0)
-    if len(energies) < max(2, len(asked) / 2) or places is None:
-        return None
+    first = ask(cells[:FIRST])
+    if first is not None and (first.are_elsewhere or (first.own.min() >= CLEAR and first.are_proven)):
+        return first
+    places = ask(cells[FIRST:])
+    if places is None:  # mostly closed ReLUs; or a frame around the image, of which a few cells may be inside
+        return ask([cell for cell in _cells_at(LATTICE, view.grid) if cell not in asked])
     for draw in range(1, DRAWS):
         if not HOPELESS < places.follows < FOLLOWS_CLOSELY:
             return places
@@ -177,11 +222,15 @@ def probed(outputs: Sequence[tuple[Tensor, Tensor]], view: View) -> Places | Non
     return places
 
 
-def _places(energies: dict[tuple[int, int], Tensor], view: View) -> Places | None:
+def _cells_at(places: Sequence[tuple[float, float]], grid: tuple[int, int]) -> list[tuple[int, int]]:
+    return list(dict.fromkeys((int(row * grid[0]), int(column * grid[1])) for row, column in places))
+
+
+def _places(energies: dict[tuple[int, int], Tensor], view: View, asked: int) -> Places | None:
     if len(energies) < 2:
         return None
     reach = int(view.kind == "nchw" and min(view.grid) >= HAS_NEIGHBOURS)
-    return Places(tuple(energies), np.stack([_shares(energy, view.grid) for energy in energies.values()]), reach)
+    return Places(tuple(energies), np.stack([_shares(energy, view.grid) for energy in energies.values()]), reach, asked)
 
 
 def sensitivity(cell: Tensor, inputs: Tensor, draw: int = 0) -> Tensor | None:
@@ -198,14 +247,12 @@ def sensitivity(cell: Tensor, inputs: Tensor, draw: int = 0) -> Tensor | None:
     """
     if not cell.requires_grad:
         return None
-    weights = torch.randn(cell.shape, generator=torch.Generator().manual_seed(draw)).to(cell)
+    weights = torch.randn(cell.shape, generator=torch.Generator().manual_seed(draw)).to(cell) * SCALE
     take: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.grad
     (found,) = take(cell, inputs, grad_outputs=weights, retain_graph=True, allow_unused=True)
     if found is None:
         return None
-    energy = found[0].double().square().sum(dim=0)
-    total = float(energy.sum())
-    return energy / total if 0 < total < math.inf else None
+    return _energy(found[0])
 
 
 def redrawn(inputs: Tensor) -> Tensor:
@@ -216,7 +263,7 @@ def redrawn(inputs: Tensor) -> Tensor:
         top, left = max(0, int((row - WINDOW / 2) * height)), max(0, int((column - WINDOW / 2) * width))
         bottom, right = math.ceil((row + WINDOW / 2) * height), math.ceil((column + WINDOW / 2) * width)
         window = image[:, top:bottom, left:right]
-        window += noise(window, scale=spread(inputs))
+        window += _noise(window, scale=_spread(inputs))
     return images
 
 
@@ -229,30 +276,46 @@ def changed(before: Tensor, after: Tensor, view: View) -> Places | None:
         view: how it is read.
 
     Returns:
-        None where fewer than half of the windows changed anything.
+        None where fewer than two of the windows changed anything.
     """
     energies: dict[tuple[int, int], Tensor] = {}
     for (row, column), change in zip(PLACES, view(after - before).detach(), strict=True):
-        energy = change.double().square().sum(dim=0)
-        if 0 < float(energy.sum()) < math.inf:
+        energy = _energy(change)
+        if energy is not None:
             energies.setdefault((int(row * view.grid[0]), int(column * view.grid[1])), energy)
-    return _places(energies, view) if len(energies) >= max(2, len(PLACES) / 2) else None
+    return _places(energies, view, len(PLACES))
 
 
-def spread(inputs: Tensor) -> float:
+def noisy(inputs: Tensor, sign: float) -> Tensor:
+    """An image under noise of its own spread, added or taken away."""
+    image = inputs.detach()
+    return image + sign * _noise(image, scale=_spread(image))
+
+
+def _spread(inputs: Tensor) -> float:
     """Standard deviation of an image, 1 where it has none."""
-    found = float(inputs.detach().double().std(correction=0))
+    found = float(inputs.float().std(correction=0))
     return found if found > 0 else 1.0
 
 
-def noise(like: Tensor, scale: float) -> Tensor:
+def _noise(like: Tensor, scale: float) -> Tensor:
     """Noise of a tensor's shape, type and device, the same every time."""
     drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
     return (drawn * scale).to(like)
 
 
+def _energy(values: Tensor) -> Tensor | None:
+    """Squares added up over channels, (C, H, W) → (H, W), of sum 1; None where there is nothing, or no number."""
+    values = values.detach().float()  # Apple's devices have no double
+    top = float(values.abs().max())
+    if not 0 < top < math.inf:
+        return None
+    energy = (values / top).square().sum(dim=0)
+    return energy / energy.sum()
+
+
 def _shares(energy: Tensor, grid: tuple[int, int]) -> npt.NDArray[np.float64]:
     """Energy by pixel or cell, (H, W), gathered over the grid, (h, w), of sum 1."""
-    places = functional.adaptive_avg_pool2d(energy.detach()[None, None], grid)[0, 0].cpu().numpy()
+    places = functional.adaptive_avg_pool2d(energy.cpu().double()[None, None], grid)[0, 0].numpy()
     shares: npt.NDArray[np.float64] = places / places.sum()
     return shares

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from pytest_gradcam.cam.layers import Part
-from pytest_gradcam.cam.locality import FOLLOWS, LOCAL, Places, changed, noise, probed, redrawn, spread
+from pytest_gradcam.cam.locality import FOLLOWS, LOCAL, MAX_DISPLACEMENT, Places, changed, noisy, probed, redrawn
 from pytest_gradcam.cam.model import Forward
 from pytest_gradcam.cam.recording import Record, Recording
 from pytest_gradcam.cam.views import View, views_of
@@ -33,41 +33,59 @@ CHANNELS_FIRST = (
 CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 
 
+Seen: TypeAlias = tuple[View, Places]
+
+
 class Location:
     """Where the cells of a recorded forward's layers lie, asked of its own image and, where that says nothing, of more.
 
     Those take two forwards at most.
     """
 
-    def __init__(self, forward: Forward, recording: Recording, is_cut_off: bool) -> None:
-        """Ask of this recording; `is_cut_off`: its layers cannot be differentiated back to the image."""
+    def __init__(
+        self, forward: Forward, recording: Recording, is_cut_off: bool, another: Recording | None = None
+    ) -> None:
+        """Ask of a recording.
+
+        Args:
+            forward: the model.
+            recording: of the image.
+            is_cut_off: whether its layers cannot be differentiated back to the image.
+            another: of the image under noise, where there is one already.
+        """
         self._forward = forward
+        self._another = another
         self._recording = recording
         self._is_cut_off = is_cut_off
         self._index = {id(record): index for index, record in enumerate(recording.records)}
         self._others: list[Recording] | None = None
 
-    def part(self, record: Record, place: int, views: Sequence[View]) -> tuple[Part | None, list[Places]]:
+    def part(self, record: Record, place: int, views: Sequence[View]) -> tuple[Part | None, list[Seen]]:
         """A layer's output under the view that its cells bear out, if any does; and what was seen of each view."""
         proven: list[tuple[float, Part]] = []
-        seen: list[Places] = []
+        seen: list[Seen] = []
         for view in views:
             places = self._places(record, place, view)
             if places is None:
                 continue
-            seen.append(places)
+            seen.append((view, places))
             if places.are_proven:
                 proven.append((places.share, _part(record, place, view, places)))
                 if places.are_exact:
                     break
         return (max(proven, key=lambda found: found[0])[1] if proven else None), seen
 
-    def unproven(self, record: Record, place: int, views: Sequence[View], seen: Sequence[Places]) -> Part | None:
+    def unproven(
+        self, record: Record, place: int, views: Sequence[View], seen: Sequence[Seen], *, named: bool
+    ) -> Part | None:
         """The output of a convolution, of whose order there is no doubt where nothing that was seen contradicts it."""
         grids = [view for view in views if view.kind == "nchw"]
-        if not grids or not self._is_convolutional(record, place) or any(places.contradict for places in seen):
+        if not grids or not self._is_convolutional(record, place):
             return None
-        return _part(record, place, grids[0], seen[0] if seen else None)
+        found = next((places for view, places in seen if view == grids[0]), None)
+        if found is not None and (found.contradict or (not named and found.are_elsewhere)):
+            return None
+        return _part(record, place, grids[0], found)
 
     def _is_convolutional(self, record: Record, place: int) -> bool:
         """Whether the last module in or before the layer that knows where its channels are has them first."""
@@ -86,14 +104,18 @@ class Location:
             others = self._tensors(record, place)
             return changed(tensor, others[0][0], view) if others else None
         own = (tensor, self._recording.inputs)
-        return probed([own], view) or probed([own, *self._tensors(record, place)], view)
+        found = probed([own], view)
+        if found is not None and (found.are_enough or found.contradict):
+            return found
+        return probed([own, *self._tensors(record, place)], view)
 
     def _tensors(self, record: Record, place: int) -> list[tuple[Tensor, Tensor]]:
         """The same output in the other recordings, each with its inputs."""
         index, found = self._index[id(record)], []
         for other in self._other_recordings():
             # A forward that takes another way with another picture says nothing of this one.
-            if len(other.records) > index and other.records[index].name == record.name:
+            there = other.records[index] if len(other.records) > index else None
+            if there is not None and there.name == record.name and len(there.tensors) > place:
                 tensor = other.records[index].tensors[place]
                 if tensor.shape[1:] == record.tensors[place].shape[1:] and len(tensor) == len(other.inputs):
                     found.append((tensor, other.inputs))
@@ -103,9 +125,11 @@ class Location:
         """Of the image under noise, since at a closed ReLU the image alone shows nothing; or of it redrawn in parts."""
         if self._others is None:
             image = self._recording.inputs.detach()
-            grain = noise(image, spread(image))
-            pictures = [redrawn(image)] if self._is_cut_off else [image + grain, image - grain]
-            self._others = [Recording.of(self._forward, picture, anew=self._is_cut_off) for picture in pictures]
+            if self._is_cut_off:
+                self._others = [Recording.of(self._forward, redrawn(image))]
+            else:
+                first = self._another or Recording.of(self._forward, noisy(image, 1))
+                self._others = [first, Recording.of(self._forward, noisy(image, -1))]
         return self._others
 
 
@@ -113,18 +137,20 @@ def _part(record: Record, place: int, view: View, places: Places | None) -> Part
     return Part(place, view, tuple(record.tensors[place].shape[1:]), places)
 
 
-def reason(seen: Sequence[Places]) -> str:
+def reason(seen: Sequence[Seen]) -> str:
     """Why a layer is refused of whose views this was seen."""
-    if not seen:
+    ordered = [places for _, places in seen if not places.are_elsewhere]
+    if not seen or not any(places.are_enough or places.contradict for _, places in seen):
         return UNSEEN
-    ordered = [places for places in seen if not places.are_elsewhere]
+    if ordered and (distance := min(places.displacement for places in ordered)) > MAX_DISPLACEMENT:
+        return f"{NOT_LOCAL} (they are up to {distance:.1f} cells from them, as over a crop or a padded image)"
     if ordered:
         best = max(ordered, key=lambda places: places.follows)
         return (
             f"{NOT_LOCAL} (locality {best.locality:.2f}, needs {LOCAL:.2f}; they follow them with a correlation of "
             f"{best.follows:.2f}, needs {FOLLOWS:.2f})"
         )
-    times = min(places.elsewhere for places in seen)
+    times = min(places.elsewhere for _, places in seen)
     return f"{NOT_LOCAL} (one depends on another's {min(times, 99.0):.1f} times as much as on its own)"
 
 
@@ -147,21 +173,23 @@ def prove_features(features: Callable[[Tensor], Any], inputs: Tensor, shape: tup
             f"input of {size[0]}×{size[1]} pixels; cut before pooling"
         )
     image = inputs[:1].detach()
-    grain = noise(image, spread(image))
     outputs: list[tuple[Tensor, Tensor]] = []
-    seen: list[tuple[Places, View]] = []
-    for picture in (image, image + grain, image - grain):
+    for picture in (image, noisy(image, 1), noisy(image, -1)):
         leaf = picture.clone().requires_grad_()
         with torch.enable_grad():
             outputs.append((features(leaf.clone()), leaf))
-        seen = [(places, view) for view in views if (places := probed(outputs, view)) is not None]
-        proven = [(places, view) for places, view in seen if places.are_proven]
+        if outputs[0][0].requires_grad:
+            found = [(probed(outputs, view), view) for view in views]
+        else:  # what the features are made of is cut off
+            with torch.no_grad():
+                after = features(redrawn(image))
+            found = [(changed(outputs[0][0], after, view), view) for view in views]
+        seen = [(view, places) for places, view in found if places is not None]
+        proven = [(view, places) for view, places in seen if places.are_proven]
         if proven:
-            places, view = max(proven, key=lambda found: found[0].share)
+            view, places = max(proven, key=lambda found: found[1].share)
             return Part(0, view, shape, places)
     # Four dimensions are torch's own order, and it is the user's own cut: taken where nothing speaks against it.
-    if views[0].kind == "nchw" and not any(places.contradict for places, view in seen if view is views[0]):
+    if views[0].kind == "nchw" and not any(places.contradict for view, places in seen if view is views[0]):
         return Part(0, views[0], shape, None)
-    raise TargetLayerError(
-        f"the features of the pair (features, head) give no map: {reason([places for places, _ in seen])}"
-    )
+    raise TargetLayerError(f"the features of the pair (features, head) give no map: {reason(seen)}")

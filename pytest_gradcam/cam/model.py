@@ -23,10 +23,13 @@ class Forward:
     Attributes:
         module: the model, unwrapped.
         how: the user's own call, (model, inputs) → output; None for `model(inputs)`.
+        state: what tells one state of the model from another, at little cost: which modules, and how often each
+            parameter was written to.
     """
 
     module: nn.Module
     how: Callable[[nn.Module, Tensor], Any] | None = None
+    state: tuple[int, ...] = ()
 
     def __call__(self, inputs: Tensor) -> Any:
         """The output for inputs (N, C, H, W), which stay as they are: a forward may write to what it is given."""
@@ -130,6 +133,11 @@ def logits_of(output: Any) -> Tensor:
         raise ClassError(
             f"the model's output is a {type(output).__name__} without a tensor of logits: "
             "pass cls as a callable, output -> scalar tensor"
+        )
+    if not found.is_floating_point():
+        raise ClassError(
+            f"the model's output is of {found.dtype}, in which nothing can be differentiated: pass cls as a callable, "
+            "output -> floating scalar tensor, or the model without what rounds its logits"
         )
     if found.ndim != 2 or found.shape[1] == 0:
         raise ClassError(

@@ -1,12 +1,12 @@
 """One forward of one image, recorded with its graph: what every layer gave, and what the output depends on.
 
 All questions that finding a layer asks are gradients on this graph: none of them takes another forward. Which layer is
-taken is decided in `layers.py`.
+taken is decided in `search.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,18 +54,19 @@ class Recording:
     starts: list[Tensor]
 
     @classmethod
-    def of(cls, forward: Forward, inputs: Tensor, *, anew: bool = False) -> Recording:
+    def of(cls, forward: Forward, inputs: Tensor, *, anew: Collection[str] = ()) -> Recording:
         """Run one forward.
 
         Args:
             forward: the model, in eval mode.
-            inputs: (1, C, H, W).
-            anew: begin the graph anew at the output of every module that does not belong to it: for a model that
-                detaches what lies before.
+            inputs: (1, C, H, W); more images where nothing is differentiated.
+            anew: names of layers at whose outputs the graph begins anew where they do not belong to it: for a model
+                that detaches what lies before.
         """
         leaf = inputs.detach().clone().requires_grad_()
         finished: list[tuple[str, nn.Module, tuple[Tensor, ...], bool]] = []
         pooled: list[tuple[Tensor, int]] = []  # and the versions that they had
+        handed: list[Tensor] = []  # the image, and what a layer gave, as those after it are given it
         versions: dict[str, int] = {}
         starts: list[Tensor] = []
 
@@ -79,17 +80,22 @@ class Recording:
         def after(name: str) -> Callable[..., Any]:
             def hook(m: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
                 torch.set_grad_enabled(True)
-                tensors = tensors_of(output)
+                # Nothing can be differentiated through what is made under inference mode: it is passed on as it is.
+                tensors = tensors_of(output) if not torch.is_inference_mode_enabled() else ()
+                tensors = () if any(tensor.is_inference() for tensor in tensors) else tensors
                 first = tensors[0] if tensors else None
                 # The same tensor, not written to: an identity, or dropout in eval mode. Written to: an in-place
-                # activation.
+                # activation. What no layer gave before, a sum say, has no other name.
                 same = (
-                    len(tensors) == 1 and bool(args) and first is args[0] and _version(tensors[0]) == versions.get(name)
+                    (len(tensors) == 1 and bool(args) and first is args[0])
+                    and _version(tensors[0]) == versions.get(name)
+                    and any(first is other for other in handed)
                 )
                 # A pooled grid is a coarser copy of the one before it, also as the output of a block that ends in a
                 # pool.
-                coarser = _is_pool(m) or any(first is other and _version(other) == seen for other, seen in pooled)
-                if anew:
+                coarser = any(first is other and _version(other) == seen for other, seen in pooled)
+                coarser = coarser or (_is_pool(m) and bool(args) and any(args[0] is other for other in handed))
+                if name in anew:
                     tensors = tuple(t if t.requires_grad else _started(t, starts) for t in tensors)
                 # A node of its own: what the module itself made of the tensor, for another of its outputs, say, is not
                 # made of its output. What follows gets a copy, so that an in-place operation changes nothing here.
@@ -98,6 +104,7 @@ class Recording:
                     if tensor.requires_grad:
                         contiguous_gradient(tensor)
                 copies = dict(enumerate(map(copied, tensors)))
+                handed.extend(copies.values())
                 if first is not None and coarser:
                     pooled.append((copies[0], _version(copies[0])))
                 finished.append((name, m, tensors, same or coarser))
@@ -105,7 +112,10 @@ class Recording:
 
             return hook
 
-        handles = []
+        def given(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            handed.extend(tensors_of(args))
+
+        handles = [forward.module.register_forward_pre_hook(given)]
         try:
             for name, m in forward.module.named_modules():
                 if name:
@@ -151,7 +161,7 @@ def is_connected(root: Tensor, sources: Sequence[Tensor], layer: Sequence[Tensor
     A path says nothing of whether anything comes through it.
     """
     walls = {_node(tensor) for tensor in layer if tensor.requires_grad}
-    goals = {_node(source) for source in sources if source.requires_grad} - walls
+    goals = {_node(source) for source in sources if source.requires_grad} - walls - {None}
     ahead, seen = [_node(root)] if root.requires_grad else [], set(walls)
     while ahead:
         node = ahead.pop()

@@ -88,10 +88,11 @@ def ready(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[Run]:
     device = resolve_device(options.device, inventory.places)
     try:
         with _ONE_AT_A_TIME, untouched(inventory, device), torch.enable_grad():
+            forward = Forward(module, options.forward, inventory.state)
             x = inputs.detach().to(device=device, dtype=inventory.dtype)
             if x.is_inference():
                 x = x.clone()
-            yield Run(Forward(module, options.forward), pair, x, options, device)
+            yield Run(forward, pair, x, options, device)
     except BaseException:
         remembered.forget(module)  # and look closely again the next time
         raise

@@ -200,6 +200,8 @@ def call_score(score: Score, output: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1:
         seen = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ClassError(f"the cls callable returned {seen}: it must return a scalar tensor made from the output")
+    if not value.is_floating_point():
+        raise ClassError(f"the cls callable returned a tensor of {value.dtype}: it must return a floating one")
     value = value.reshape(())
     if not bool(torch.isfinite(value)):
         raise NonFiniteError(f"the cls callable returned {float(value.detach())}: the score must be finite")

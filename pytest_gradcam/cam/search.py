@@ -8,7 +8,7 @@ From one recorded forward: the last layer whose output is a grid over the image,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pytest_gradcam.cam.capture import run_hooked
 from pytest_gradcam.cam.dependence import Dependence, Question
 from pytest_gradcam.cam.layers import Part, Target, children_of
+from pytest_gradcam.cam.locality import noisy
 from pytest_gradcam.cam.location import Location, reason
 from pytest_gradcam.cam.model import Forward, tensors_in
 from pytest_gradcam.cam.recording import Record, Recording, is_connected
@@ -30,14 +31,17 @@ MIN_SHARE_OF_CELLS = 0.25
 REPEAT_TOLERANCE = 1e-3
 # How many layers are probed, each by gradients through the whole model, before the search gives up.
 MAX_PROBES = 24
+# Share that is left of products of activations and gradients when they are added up over channels: of rounding up to
+# 1e-5 was seen, of anything else no less than 1e-3.
+SCALE_FREE = 1e-4
 # How many layers an error lists.
 LISTED = 5
 
 NO_GRADIENT = "the score does not depend on it (zero gradient)"
 ONLY_PREFIX = "the score does not depend on its cells: its gradient is in the prefix tokens"
 AROUND = "the score reaches the image around it too, through another branch"
-# What is seen without a probe.
-CHEAP = (NO_GRADIENT, ONLY_PREFIX, AROUND)
+# How many layers are looked at, by gradients of what lies behind them.
+MAX_LAYERS = 600
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +54,7 @@ class Judgement:
         view: how it is, or would be, read.
         target: the layer as a target, where it is one, or could be one if nothing better is found.
         why: why it is none.
-        speaks: whether the score that was asked for has a gradient there, and not only those of other classes.
+        is_probed: whether its cells were asked for their places.
     """
 
     name: str
@@ -58,7 +62,7 @@ class Judgement:
     view: str
     target: Target | None = None
     why: str = ""
-    speaks: bool = True
+    is_probed: bool = False
 
 
 def target_of(forward: Forward, inputs: Tensor, name: str | None, question: Question) -> Target:
@@ -88,27 +92,42 @@ class Search:
         self._forward = forward
         self._question = question
         self._inputs = inputs
-        self._is_cut_off = False
-        recording = Recording.of(forward, inputs)
         size = (int(inputs.shape[2]), int(inputs.shape[3]))
-        if any(_possible_grids(record, size) for record in recording.records):
-            whole = question.whole(recording.output)
-            if not is_connected(whole, [recording.inputs], []):
-                # The forward detaches what lies before some point; what lies behind it is still a model.
-                recording = self._recorded_anew(recording)
+        recording, self._is_cut_off, another = self._recorded(size)
         self._recording = recording
-        self._location = Location(forward, recording, self._is_cut_off)
+        self._location = Location(forward, recording, self._is_cut_off, another)
         self._candidates = [
             (record, grids) for record in reversed(recording.records) if (grids := _possible_grids(record, size))
         ]
         tensors = [record.tensors[place] for record, grids in self._candidates for place in grids]
         self._dependence = Dependence(recording, question, tensors) if tensors else None
 
-    def _recorded_anew(self, first: Recording) -> Recording:
-        again = Recording.of(self._forward, self._inputs, anew=True)
-        _check_same(self._forward, first.output, again.output)
-        self._is_cut_off = True
-        return again
+    def _recorded(self, size: tuple[int, int]) -> tuple[Recording, bool, Recording | None]:
+        """A recording; whether its graph does not begin at the image; and that of another image, if one was made."""
+        recording = Recording.of(self._forward, self._inputs)
+        lost = [
+            record
+            for record in recording.records
+            if _possible_grids(record, size) and not any(tensor.requires_grad for tensor in record.tensors)
+        ]
+        if not lost:
+            return recording, False, None
+        # Grids without a graph. Some are constants, embeddings of places say. Those that change with the image were cut
+        # off by the forward, and what lies behind them is a model still.
+        another = Recording.of(self._forward, noisy(self._inputs, 1))
+        index = {id(record): i for i, record in enumerate(recording.records)}
+        cut_off = set()
+        for record in lost:
+            other = another.records[index[id(record)]] if len(another.records) > index[id(record)] else record
+            if not _are_equal(record.tensors, other.tensors):
+                cut_off.add(record.name)
+        if not cut_off:
+            return recording, False, another
+        anew = Recording.of(self._forward, self._inputs, anew=cut_off)
+        _check_same(self._forward, recording.output, anew.output)
+        if not is_connected(self._question.whole(anew.output), anew.starts, []):
+            return recording, False, another  # the score does not depend on what was cut off
+        return anew, True, None
 
     def check_answer(self, target: Target) -> None:
         """Run the model once more, cut at the target: it must answer as it did when it was recorded.
@@ -134,33 +153,27 @@ class Search:
         Raises:
             TargetLayerError: there is none.
         """
-        silent: Target | None = None
         unproven: Target | None = None
         others: list[Judgement] = []
         for judgement in judgements:
-            if judgement.why:
-                others.append(judgement)
-                unproven = unproven or judgement.target
-            elif judgement.speaks:
+            if not judgement.why:
                 return _certain(judgement)
-            else:
-                silent = silent or judgement.target
-        # That nothing speaks for a class is a finding, and no reason to look at another layer.
-        target = silent or unproven
-        if target is None:
+            others.append(judgement)
+            unproven = unproven or judgement.target
+        if unproven is None:
             raise self._none_found(others)
-        return target
+        return unproven
 
     def judgements(self) -> Iterator[Judgement]:
         """What becomes of each layer that could be a grid, the last one first; of many of one shape, of a few."""
-        probes = 0
-        left = [(record, grids) for record, grids in self._candidates if not record.passes_through]
-        while left and probes < MAX_PROBES:
+        probed = 0
+        left = [(record, grids) for record, grids in self._candidates if not record.passes_through][:MAX_LAYERS]
+        while left and probed < MAX_PROBES:
             record, grids = left.pop(0)
             judgement = self._judge(record, grids)
             yield judgement
-            if judgement.why and judgement.why not in CHEAP:
-                probes += 1
+            if judgement.why and judgement.is_probed:
+                probed += 1
                 kept = self._worth_trying([other for other, _ in left], record)
                 left = [(other, grids) for other, grids in left if id(other) in kept]
 
@@ -176,16 +189,16 @@ class Search:
 
         steps: list[Record] = []
         for record in left:
-            if is_like(record) and not self._carries_part(record):
+            if is_like(record) and record.calls == 1 and not self._has_way_around(record):
                 later = steps[-1] if steps else failed
-                if not all(map(torch.equal, record.tensors, later.tensors)):  # else a container, and its last child
+                if not _are_equal(record.tensors, later.tensors):  # else a container, and its last child
                     steps.append(record)
         depth = min((record.name.count(".") for record in steps), default=0) + 1
         steps = [record for record in steps if record.name.count(".") <= depth]
         kept = [steps[2**power - 1] for power in range(len(steps).bit_length())] + steps[-1:]
         return {id(record) for record in [*kept, *(record for record in left if not is_like(record))]}
 
-    def _carries_part(self, record: Record) -> bool:
+    def _has_way_around(self, record: Record) -> bool:
         return self._dependence is None or self._dependence.has_way_around(record)
 
     def _judge(self, record: Record, grids: dict[int, list[View]], *, named: bool = False) -> Judgement:
@@ -193,22 +206,22 @@ class Search:
         shape = tuple(record.tensors[next(iter(grids))].shape)
         shown = " and ".join(str(views[0]) for views in grids.values())
 
-        def refused(why: str, target: Target | None = None) -> Judgement:
-            return Judgement(record.name, shape, shown, target, why)
+        def refused(why: str, target: Target | None = None, *, is_probed: bool = False) -> Judgement:
+            return Judgement(record.name, shape, shown, target, why, is_probed=is_probed)
 
         if record.calls > 1:
             return refused(f"called {record.calls} times in a forward")
-        gradients = self._dependence.of_score(record, grids)
-        speaks = any(bool(gradient.any()) for gradient in gradients.values())
-        if not speaks and not (named and gradients):  # zero at a layer that is named is a finding; no path to it is not
-            gradients = self._dependence.of_classes(record, grids)
-        if not named or speaks:
-            gradients = {place: gradient for place, gradient in gradients.items() if bool(gradient.any())}
-        if not gradients:
+        # Those of all classes: where all of it comes through a layer, so does each class, and a class that has no
+        # gradient there has none before. That nothing speaks for it is a finding, and no reason to look further.
+        gradients = self._dependence.gradients(record, grids)
+        reached = {place: gradient for place, gradient in gradients.items() if bool(gradient.any())}
+        if not reached and (named or self._question.is_callable):
+            reached = gradients  # zero, with a path to it, is a finding
+        if not reached:
             return refused(NO_GRADIENT)
-        readable = {place: grids[place] for place in gradients}
+        readable = {place: grids[place] for place in reached}
         if not named:
-            readable = {place: _carrying(views, gradients[place]) for place, views in readable.items()}
+            readable = {place: _carrying(views, reached[place]) for place, views in readable.items()}
             readable = {place: views for place, views in readable.items() if views}
         if not readable:
             return refused(ONLY_PREFIX)
@@ -216,14 +229,18 @@ class Search:
             return refused(AROUND)
         parts, why = self._parts(record, readable, named=named)
         if parts is None:
-            return refused(why)
+            return refused(why, is_probed=True)
+        parts = tuple(
+            replace(part, is_scale_free=_is_scale_free(record.tensors[part.place], reached[part.place], part.view))
+            for part in parts
+        )
         target = Target(record.name, record.module, parts, self._norms_behind(record))
         if why:
-            return refused(why, target)
-        read = [part.view(gradients[part.place]) for part in parts]
-        if speaks and not any(bool(cells.any()) for cells in read):
-            return refused(ONLY_PREFIX)
-        return Judgement(record.name, shape, target.view, target, speaks=speaks)
+            return refused(why, target, is_probed=True)
+        read = [part.view(reached[part.place]) for part in parts]
+        if any(bool(g.any()) for g in reached.values()) and not any(bool(cells.any()) for cells in read):
+            return refused(ONLY_PREFIX, is_probed=True)
+        return Judgement(record.name, shape, target.view, target, is_probed=True)
 
     def _parts(
         self, record: Record, readable: dict[int, list[View]], *, named: bool
@@ -235,7 +252,7 @@ class Search:
             if part is None:
                 # Its cells may see all of the image, and then the map says little: that is for those to decide who name
                 # the layer. Unasked, it is taken only where no layer is proven, as of a few closed ReLUs.
-                part = self._location.unproven(record, place, views, seen)
+                part = self._location.unproven(record, place, views, seen, named=named)
                 why = "" if named else reason(seen)
             if part is None:
                 return None, reason(seen)
@@ -297,7 +314,8 @@ class Search:
             )
         self._question.explain_silence()
         # The reasons that say most: a layer on which the score does not depend at all is far from being one.
-        telling = ([other for other in others if other.why != NO_GRADIENT] or list(others))[:LISTED]
+        once = list({other.name: other for other in others}.values())
+        telling = ([other for other in once if other.why != NO_GRADIENT] or once)[:LISTED]
         name, view = max(len(other.name) for other in telling), max(len(other.view) for other in telling)
         lines = "".join(f"\n  {other.name:<{name}}   {other.view:<{view}}   {other.why}" for other in telling)
         return TargetLayerError(
@@ -322,9 +340,22 @@ def _possible_grids(record: Record, size: tuple[int, int]) -> dict[int, list[Vie
     return found
 
 
+def _is_scale_free(activations: Tensor, gradient: Tensor, view: View) -> bool:
+    terms = view(activations.detach().float()) * view(gradient.float())  # (1, C, h, w)
+    return float(terms.sum(dim=1).abs().sum()) < SCALE_FREE * float(terms.abs().sum())
+
+
+def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(some) == len(others) and all(
+        a.shape == b.shape and a.device == b.device and torch.equal(a, b) for a, b in zip(some, others, strict=True)
+    )
+
+
 def _carrying(views: Sequence[View], gradient: Tensor) -> list[View]:
     """The views under which the cells carry the score; beside prefix tokens, enough of them."""
     reached = {view: view(gradient).abs().sum(dim=1) > 0 for view in views}  # (1, h, w)
+    if not bool(gradient.any()):
+        return list(views)
     if any(view.is_partial and not bool(cells.any()) for view, cells in reached.items()):
         return []  # all of it is in the tokens that one view leaves out: a readout of the class token
     shares = {view: float(cells.float().mean()) for view, cells in reached.items()}

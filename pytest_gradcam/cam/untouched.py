@@ -5,8 +5,8 @@ This runs around every map, so it asks each question of each part once: torch's 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +97,11 @@ class Inventory:
         return cls(module, modules, list(parameters.values()), tables, list(buffers.values()), places)
 
     @property
+    def state(self) -> tuple[int, ...]:
+        """Which modules there are, and how often each parameter was written to."""
+        return (*map(id, self.modules), *(p._version for p in self.parameters))
+
+    @property
     def dtype(self) -> torch.dtype:
         """The floating dtype that the model takes: that of a floating parameter, float32 where it has none."""
         return next((p.dtype for p in self.parameters if p.is_floating_point()), torch.float32)
@@ -168,7 +173,7 @@ def untouched(inventory: Inventory, device: torch.device) -> Iterator[None]:
             for m, own, own_pre in backward:
                 m._backward_hooks, m._backward_pre_hooks = own, own_pre
             for table, held in hooks:
-                if len(table) != len(held):  # a forward that registers hooks
+                if tuple(table.items()) != held:  # a forward that registers hooks
                     table.clear()
                     table.update(held)
             for p, grad in grads:
@@ -211,30 +216,31 @@ class _Attributes:
     """
 
     def __init__(self, inventory: Inventory) -> None:
-        self._before = [(vars(m), vars(m).copy()) for m in inventory.modules]
-        self._held: list[tuple[Any, Any]] = [
-            (value, value.copy())
-            for _, before in self._before
-            for name, value in before.items()
-            if type(value) in (dict, list, set) and name not in _TORCHS_OWN
+        self._tables = [(vars(m), vars(m).copy()) for m in inventory.modules]
+        self._tables += [(table, table.copy()) for m in inventory.modules for table in (m._parameters, m._modules)]
+        held = [
+            value
+            for table, _ in self._tables[: len(inventory.modules)]
+            for name, value in table.items()
+            if isinstance(value, dict | list | set | deque) and name not in _TORCHS_OWN
         ]
+        self._tables += [(value, value.copy()) for value in held if isinstance(value, dict)]
+        self._others: list[tuple[Any, Any]] = [(value, value.copy()) for value in held if not isinstance(value, dict)]
 
     def restore(self) -> None:
-        for now, before in self._before:
+        for now, before in self._tables:
             if not _same(now, before):
                 now.clear()
                 now.update(before)
-        for held, before in self._held:
-            if not _same(held, before):
+        for held, was in self._others:
+            if len(held) != len(was) or any(a is not b for a, b in zip(held, was, strict=True)):
                 held.clear()
-                held.extend(before) if isinstance(held, list) else held.update(before)
+                held.update(was) if isinstance(held, set) else held.extend(was)
 
 
-def _same(a: Any, b: Any) -> bool:
-    try:
-        return bool(a == b)  # which asks first whether the items are the same objects
-    except Exception:  # items whose comparison is no truth value, tensors for one: then they are other objects
-        return False
+def _same(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
+    """The same objects under the same keys: equal ones may be others, a loss with a graph for one without."""
+    return len(now) == len(before) and all(key in now and now[key] is value for key, value in before.items())
 
 
 class _Parameters:

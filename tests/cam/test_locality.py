@@ -27,7 +27,7 @@ def places(where: Callable[[int, int], tuple[int, int]], *, spread: float = 0.0,
         found = np.exp(-squared / (2 * spread**2)) if spread else (squared == 0).astype(float)
         found = found + floor
         maps.append(found / found.sum())
-    return Places(CELLS, np.stack(maps), 0)
+    return Places(CELLS, np.stack(maps), 0, len(CELLS))
 
 
 def itself(row: int, column: int) -> tuple[int, int]:

@@ -151,11 +151,36 @@ FAMILIES: dict[str, Member] = {
 }
 
 # Families that the split engine refuses, which it says: no cut of them runs as the model does.
-CANNOT_BE_CUT: frozenset[str] = frozenset()
+CANNOT_BE_CUT: frozenset[str] = frozenset(
+    {
+        *("convit", "crossvit", "efficientvit_mit", "gemma4_vit", "nest"),
+        *("vision_transformer", "vision_transformer_hybrid"),
+    }
+)
 # Families for which no layer is found, and why that is right.
 REFUSED: dict[str, str] = {}
 # Families whose map does not follow the picture as closely as it should, with the figures.
-FALLS_SHORT: dict[str, str] = {}
+FALLS_SHORT: dict[str, str] = {
+    "beit": ".64 along the rows, .55 along the columns: the norm behind the pool moves the whole map",
+    "convmixer": ".10 and .23: 32 wide convolutions with random weights keep no locality",
+    "convnext": ".68 and .60, at the edge: the norm behind the pool moves the whole map",
+    "cspnext": ".48 and .38: spatial pyramid pooling",
+    "efficientformer_v2": ".59 and .57",
+    "efficientvim": ".08 and .31: its heads read every stage, so only an early layer has all of the evidence, where "
+    "Grad-CAM's mean over the grid says little; HiResCAM has .75 and .80 there",
+    "efficientvit_mit": ".49 and .69: linear attention over the whole grid",
+    "gemma4_vit": ".05 and .13: random weights keep no locality in any block",
+    "inception_v4": ".33 and .18: random weights keep next to no locality at its last grid",
+    "levit": ".46 and .30: attention without a residual between its stages",
+}
+# Families that take more than about ten seconds of a test run each, or much memory: under a marker.
+HEAVY = frozenset(
+    {
+        *("beit", "byoanet", "coat", "convmixer", "deepseek_vit", "gemma4_vit", "inception_resnet_v2", "inception_v4"),
+        *("mobilenetv5", "naflexvit", "nasnet", "pnasnet", "qwen3_vit", "vgg", "vision_transformer_sam", "volo"),
+        *("xception", "xception_aligned"),
+    }
+)
 
 # What fresh weights are worth depends on constants that training would move: 1e-6 before a residual branch, zero in its
 # last norm, zero in the head. They leave a net without evidence, or one that is little more than its stem.
