@@ -20,12 +20,14 @@ class Question:
     """The score that is asked for.
 
     Attributes:
+        asked: output of one image → the score.
         whole: output → what must all come through the layer: a callable's score, or the logits of all classes, added
             up so that none cancels another.
         explain_silence: called where the score has no gradient; raises if it knows why.
         is_callable: whether it is a callable of the user's, which says nothing of classes.
     """
 
+    asked: Callable[[Any], Tensor]
     whole: Callable[[Any], Tensor]
     explain_silence: Callable[[], None]
     is_callable: bool
@@ -44,6 +46,8 @@ class Dependence:
         self._tensors = list(tensors)
         self._whole = _scaled(question.whole(recording.output))
         self._gradients = self._taken(self._whole)
+        self._question = question
+        self._gradients_of_asked: dict[int, Tensor | None] | None = None
         self._index = {id(record): index for index, record in enumerate(recording.records)}
         self._ways_around: dict[tuple[int, ...], bool] = {}
 
@@ -54,6 +58,14 @@ class Dependence:
         """
         found = {place: self._gradients[id(record.tensors[place])] for place in places}
         return {place: gradient for place, gradient in found.items() if gradient is not None}
+
+    def of_asked(self, tensor: Tensor) -> Tensor | None:
+        """Gradient of the very score that was asked for, where it is not zero."""
+        if self._gradients_of_asked is None:
+            root = self._question.asked(self._recording.output)
+            self._gradients_of_asked = self._taken(_scaled(root))
+        found = self._gradients_of_asked[id(tensor)]
+        return found if found is not None and bool(found.any()) else None
 
     def _taken(self, root: Tensor) -> dict[int, Tensor | None]:
         found = self._recording.gradients(root, self._tensors)

@@ -236,7 +236,7 @@ def question_of(run: Run, cls: ClassLike) -> Question:
         if certain:
             raise _saturated(certain[0])
 
-    return Question(whole, explain_silence, callable(cls))
+    return Question(asked, whole, explain_silence, callable(cls))
 
 
 def _check_rows(run: Run, tail: Tail, name: str) -> None:

@@ -221,7 +221,9 @@ class Search:
             return refused(NO_GRADIENT)
         readable = {place: grids[place] for place in reached}
         if not named:
-            readable = {place: _carrying(views, reached[place]) for place, views in readable.items()}
+            readable = {
+                place: self._carrying(record.tensors[place], views, reached[place]) for place, views in readable.items()
+            }
             readable = {place: views for place, views in readable.items() if views}
         if not readable:
             return refused(ONLY_PREFIX)
@@ -241,6 +243,23 @@ class Search:
         if any(bool(g.any()) for g in reached.values()) and not any(bool(cells.any()) for cells in read):
             return refused(ONLY_PREFIX, is_probed=True)
         return Judgement(record.name, shape, target.view, target, is_probed=True)
+
+    def _carrying(self, tensor: Tensor, views: Sequence[View], gradient: Tensor) -> list[View]:
+        """The views under which the cells carry the score; beside prefix tokens, enough of them."""
+        if not bool(gradient.any()):
+            return list(views)
+        if any(view.is_partial and not bool(view(gradient).any()) for view in views):
+            return []  # all of it is in the tokens that one view leaves out: a readout of the class token
+        asked = None
+        if self._dependence is not None and any(view.is_partial for view in views):
+            # Each class may read a cell of its own, a maximum over tokens say, and all of them many.
+            asked = self._dependence.of_asked(tensor)
+        return [
+            view
+            for view in views
+            if bool(view(gradient).any())
+            and (not view.is_partial or _share(view(gradient if asked is None else asked)) >= MIN_SHARE_OF_CELLS)
+        ]
 
     def _parts(
         self, record: Record, readable: dict[int, list[View]], *, named: bool
@@ -340,6 +359,11 @@ def _possible_grids(record: Record, size: tuple[int, int]) -> dict[int, list[Vie
     return found
 
 
+def _share(cells: Tensor) -> float:
+    """Which share of the cells has a gradient, (1, C, h, w)."""
+    return float((cells.abs().sum(dim=1) > 0).float().mean())
+
+
 def _is_scale_free(activations: Tensor, gradient: Tensor, view: View) -> bool:
     terms = view(activations.detach().float()) * view(gradient.float())  # (1, C, h, w)
     return float(terms.sum(dim=1).abs().sum()) < SCALE_FREE * float(terms.abs().sum())
@@ -349,17 +373,6 @@ def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     return len(some) == len(others) and all(
         a.shape == b.shape and a.device == b.device and torch.equal(a, b) for a, b in zip(some, others, strict=True)
     )
-
-
-def _carrying(views: Sequence[View], gradient: Tensor) -> list[View]:
-    """The views under which the cells carry the score; beside prefix tokens, enough of them."""
-    reached = {view: view(gradient).abs().sum(dim=1) > 0 for view in views}  # (1, h, w)
-    if not bool(gradient.any()):
-        return list(views)
-    if any(view.is_partial and not bool(cells.any()) for view, cells in reached.items()):
-        return []  # all of it is in the tokens that one view leaves out: a readout of the class token
-    shares = {view: float(cells.float().mean()) for view, cells in reached.items()}
-    return [view for view, share in shares.items() if share >= (MIN_SHARE_OF_CELLS if view.is_partial else 1e-9)]
 
 
 def _check_same(forward: Forward, first: Any, second: Any) -> None:
