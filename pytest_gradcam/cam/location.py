@@ -151,7 +151,7 @@ def reason(seen: Sequence[Seen]) -> str:
             f"{best.follows:.2f}, needs {FOLLOWS:.2f})"
         )
     times = min(places.elsewhere for _, places in seen)
-    return f"{NOT_LOCAL} (one depends on another's {min(times, 99.0):.1f} times as much as on its own)"
+    return f"{NOT_LOCAL} (one depends on another place {min(times, 99.0):.1f} times as much as on its own)"
 
 
 def prove_features(features: Callable[[Tensor], Any], inputs: Tensor, shape: tuple[int, ...]) -> Part:
