@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         metavar="N",
-        help="input as HEIGHT WIDTH or CHANNELS HEIGHT WIDTH (default: the model's)",
+        help="input as HEIGHT WIDTH or CHANNELS HEIGHT WIDTH (default: what the model declares, else 3 224 224)",
     )
     layers.add_argument(
         "--cls", type=int, metavar="N", help="class whose score is asked for (default: the predicted one)"

@@ -36,9 +36,23 @@ def run(name: str, size: Sequence[int] | None, cls: int | None, everything: bool
     try:
         model = load_model(name)
         inputs = _inputs(model, size)
+    except GradcamError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    try:
         seen = survey(model, inputs, cls, Options())
     except GradcamError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
+        # The model's own, whatever a forward may raise for an input that is not of its kind.
+        said = str(error).partition("\n")[0]
+        print(
+            f"{type(error).__name__}: {said}\n{type(model).__name__} raised this for one input of "
+            f"{'×'.join(map(str, inputs.shape[1:]))}: give its own with --size; of a model that takes more than one "
+            "image tensor, give a factory of a module that takes one",
+            file=sys.stderr,
+        )
         return 1
     print("\n".join(table(model, inputs, seen, everything)))
     return 0 if seen.chosen is not None else 1

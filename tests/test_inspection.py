@@ -22,6 +22,9 @@ def two_convolutions():
 def no_grid():
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
 
+def of_32():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
+
 def no_model():
     return "a string"
 """
@@ -90,3 +93,10 @@ def test_what_cannot_be_shown_is_said_in_one_line(
     said = capsys.readouterr()
     assert said.out == ""
     assert message in said.err and len(said.err.splitlines()) == 1
+
+
+def test_what_the_model_raises_is_said_with_what_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["layers", "my_models:of_32", "--size", "16", "24"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("RuntimeError: mat1 and mat2 shapes cannot be multiplied")
+    assert "Sequential raised this for one input of 3×16×24: give its own with --size" in said

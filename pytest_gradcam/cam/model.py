@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -53,10 +54,13 @@ def unwrap(model: object) -> nn.Module:
             raise ModelTypeError(
                 f"the model is the class {model.__name__}: pass an instance of it, {model.__name__}(…)"
             )
-        made = "" if type(model).__module__ == "builtins" else " that it was made from"
+        kind, what = type(model).__name__, "a torch.nn.Module"
+        if isinstance(model, FunctionType):
+            what = f"a torch.nn.Module, what {model.__name__}() gives perhaps"
+        elif type(model).__module__ != "builtins":
+            what = "the torch.nn.Module that it was made from"
         raise ModelTypeError(
-            f"the model is of type {type(model).__name__}: pass {'the' if made else 'a'} torch.nn.Module{made}"
-            ' (or, with engine="split", a pair (features, head))'
+            f'the model is of type {kind}: pass {what} (or, with engine="split", a pair (features, head))'
         )
     module: nn.Module = model
     while True:
