@@ -159,7 +159,8 @@ class TestNoise:
         terms = (activations * gradients).abs().sum(1).max()
         assert float((activations * gradients).sum(1).abs().max()) < 1e-5 * float(terms)
         with pytest.warns(ZeroEvidenceWarning):
-            assert explain(model, x, 1, layer="blocks.4").evidence == 0.0
+            assert explain(model, x, 1, layer="blocks.4", method="hirescam").evidence == 0.0
+        assert explain(model, x, 1, layer="blocks.4").method == "grad-cam"  # so that is what `auto` is there
         # Of the same layer, Grad-CAM has a map: its channels' means are not orthogonal to anything.
         expected = grad_cam_of(*(t.reshape(1, -1, 10, 10) for t in (activations, gradients)))
         with warnings.catch_warnings():
