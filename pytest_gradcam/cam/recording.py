@@ -147,6 +147,7 @@ class Recording:
     def gradients_around(self, root: Tensor, tensors: Sequence[Tensor], layer: Sequence[Tensor]) -> list[Tensor | None]:
         """The same with nothing let through the tensors of a layer: what reaches `root` by other ways."""
         # torch's own lack of types
+        # The silenced check is torch's own lack of types.
         handles = [tensor.register_hook(torch.zeros_like) for tensor in layer if tensor.requires_grad]  # type: ignore[no-untyped-call]
         try:
             return self.gradients(root, tensors)

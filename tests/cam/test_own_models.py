@@ -129,7 +129,7 @@ class TestSeveralHeads:
         x = picture(32, 32)
         colour_alone = TwoQuestions(lambda kind, colour: colour)
         for colour in (0, 5):
-            got = explain(TwoQuestions(make), x, lambda output: colour_of(output)[0, colour], engine=engine)  # noqa: B023
+            got = explain(TwoQuestions(make), x, lambda output: colour_of(output)[0, colour], engine=engine)  # noqa: B023 (called at once)
             assert (got.layer, got.cls, got.predicted) == ("conv2", None, None)
             assert apart(got.raw, oracle(colour_alone, x, "conv2", colour)) <= EQUAL
 
@@ -477,7 +477,7 @@ class Mixing(nn.Module):
 def by_windows(tokens: Tensor, grid: Grid) -> Tensor:
     """Windows of 2 × 2 one after the other, as attention in windows has them."""
     h, w = grid
-    windows = tokens.unflatten(1, (h // 2, 2, w // 2, 2))  # type: ignore[no-untyped-call]
+    windows = tokens.unflatten(1, (h // 2, 2, w // 2, 2))  # type: ignore[no-untyped-call]  # torch's own
     ordered: Tensor = windows.transpose(2, 3).flatten(1, 4)
     return ordered
 
@@ -485,7 +485,7 @@ def by_windows(tokens: Tensor, grid: Grid) -> Tensor:
 def by_quarters(tokens: Tensor, grid: Grid) -> Tensor:
     """Four windows."""
     h, w = grid
-    windows = tokens.unflatten(1, (2, h // 2, 2, w // 2))  # type: ignore[no-untyped-call]
+    windows = tokens.unflatten(1, (2, h // 2, 2, w // 2))  # type: ignore[no-untyped-call]  # torch's own
     ordered: Tensor = windows.transpose(2, 3).flatten(1, 4)
     return ordered
 
@@ -493,26 +493,26 @@ def by_quarters(tokens: Tensor, grid: Grid) -> Tensor:
 def by_parity(tokens: Tensor, grid: Grid) -> Tensor:
     """Every second row and column, then what is between them, as Hiera unrolls its tokens."""
     h, w = grid
-    windows = tokens.unflatten(1, (h // 2, 2, w // 2, 2))  # type: ignore[no-untyped-call]
+    windows = tokens.unflatten(1, (h // 2, 2, w // 2, 2))  # type: ignore[no-untyped-call]  # torch's own
     ordered: Tensor = windows.permute(0, 2, 4, 1, 3, 5).flatten(1, 4)
     return ordered
 
 
 def serpentine(tokens: Tensor, grid: Grid) -> Tensor:
     """Every second row from right to left, so that neighbours stay neighbours, as state space models scan."""
-    rows = tokens.unflatten(1, grid).clone()  # type: ignore[no-untyped-call]
+    rows = tokens.unflatten(1, grid).clone()  # type: ignore[no-untyped-call]  # torch's own
     rows[:, 1::2] = rows[:, 1::2].flip(2)
     ordered: Tensor = rows.flatten(1, 2)
     return ordered
 
 
 def by_columns(tokens: Tensor, grid: Grid) -> Tensor:
-    unfolded: Tensor = tokens.unflatten(1, grid)  # type: ignore[no-untyped-call]
+    unfolded: Tensor = tokens.unflatten(1, grid)  # type: ignore[no-untyped-call]  # torch's own
     return unfolded.transpose(1, 2).flatten(1, 2)
 
 
 def from_right_to_left(tokens: Tensor, grid: Grid) -> Tensor:
-    unfolded: Tensor = tokens.unflatten(1, grid)  # type: ignore[no-untyped-call]
+    unfolded: Tensor = tokens.unflatten(1, grid)  # type: ignore[no-untyped-call]  # torch's own
     return unfolded.flip(2).flatten(1, 2)
 
 
@@ -522,7 +522,7 @@ def reversed_(tokens: Tensor, grid: Grid) -> Tensor:
 
 def rolled_by_half(tokens: Tensor, grid: Grid) -> Tensor:
     """As a cyclic shift that is not undone."""
-    unfolded: Tensor = tokens.unflatten(1, grid)  # type: ignore[no-untyped-call]
+    unfolded: Tensor = tokens.unflatten(1, grid)  # type: ignore[no-untyped-call]  # torch's own
     return unfolded.roll((grid[0] // 2, grid[1] // 2), (1, 2)).flatten(1, 2)
 
 
