@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_gradcam.assertions import (
         Gradcam,
+        assert_attention_equivariant,
         assert_attention_in_region,
+        assert_attention_on_every,
         assert_attention_outside_region,
+        assert_attention_stable,
+        assert_classes_differ,
+        assert_explanation_depends_on_weights,
+        assert_explanation_faithful,
+        assert_prediction_ignores,
+        assert_prediction_needs,
+        assert_same_attention,
     )
     from pytest_gradcam.cam import Explanation
     from pytest_gradcam.errors import (
@@ -37,14 +46,29 @@ if TYPE_CHECKING:
     from pytest_gradcam.explanations import explain, explain_batch, explain_classes
     from pytest_gradcam.regions import Region
     from pytest_gradcam.settings import Settings
-    from pytest_gradcam.verdicts import AttentionError, Verdict, ZeroEvidenceError
+    from pytest_gradcam.verdicts import (
+        AttentionError,
+        InconclusiveError,
+        InconclusiveWarning,
+        Verdict,
+        ZeroEvidenceError,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Gradcam": "assertions",
+    "assert_attention_equivariant": "assertions",
     "assert_attention_in_region": "assertions",
+    "assert_attention_on_every": "assertions",
     "assert_attention_outside_region": "assertions",
+    "assert_attention_stable": "assertions",
+    "assert_classes_differ": "assertions",
+    "assert_explanation_depends_on_weights": "assertions",
+    "assert_explanation_faithful": "assertions",
+    "assert_prediction_ignores": "assertions",
+    "assert_prediction_needs": "assertions",
+    "assert_same_attention": "assertions",
     "Explanation": "cam",
     "explain": "explanations",
     "explain_batch": "explanations",
@@ -68,6 +92,8 @@ _HOME = {
     "Region": "regions",
     "Settings": "settings",
     "AttentionError": "verdicts",
+    "InconclusiveError": "verdicts",
+    "InconclusiveWarning": "verdicts",
     "Verdict": "verdicts",
     "ZeroEvidenceError": "verdicts",
 }
@@ -81,6 +107,8 @@ __all__ = [
     "GradcamError",
     "ImageError",
     "ImageTypeError",
+    "InconclusiveError",
+    "InconclusiveWarning",
     "ModelError",
     "ModelTypeError",
     "NonFiniteError",
@@ -96,8 +124,17 @@ __all__ = [
     "Verdict",
     "ZeroEvidenceError",
     "ZeroEvidenceWarning",
+    "assert_attention_equivariant",
     "assert_attention_in_region",
+    "assert_attention_on_every",
     "assert_attention_outside_region",
+    "assert_attention_stable",
+    "assert_classes_differ",
+    "assert_explanation_depends_on_weights",
+    "assert_explanation_faithful",
+    "assert_prediction_ignores",
+    "assert_prediction_needs",
+    "assert_same_attention",
     "explain",
     "explain_batch",
     "explain_classes",

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias, TypedDict
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytest_gradcam.cam.explain import explain_input_classes, explain_inputs
 from pytest_gradcam.cam.explanation import Explanation
-from pytest_gradcam.cam.running import ModelLike, Options
+from pytest_gradcam.cam.running import LayerLike, MethodLike, ModelLike, Options
 from pytest_gradcam.cam.scores import ClassLike
 from pytest_gradcam.errors import ClassError, ImageError, ZeroEvidenceWarning
 from pytest_gradcam.images import Look, Prepared, prepare, prepare_batch
@@ -28,8 +28,8 @@ ClassesLike: TypeAlias = Sequence[ClassLike] | Tensor | npt.NDArray[np.integer[A
 class ExplainKeywords(TypedDict, total=False):
     """The keywords of `explain`, `explain_batch` and `explain_classes`, for whoever hands them on."""
 
-    method: str
-    layer: str | nn.Module | None
+    method: MethodLike
+    layer: LayerLike
     engine: str
     transform: Transform | None
     device: str | torch.device
@@ -42,8 +42,8 @@ def explain(
     image: object,
     cls: ClassLike = None,
     *,
-    method: str = "auto",
-    layer: str | nn.Module | None = None,
+    method: MethodLike = "auto",
+    layer: LayerLike = None,
     engine: str = "hooks",
     transform: Transform | None = None,
     device: str | torch.device = "auto",
@@ -53,13 +53,14 @@ def explain(
     """Where in an image a model finds the evidence for a class.
 
     Args:
-        model: `nn.Module` (also compiled, `DataParallel`, DDP); for `engine="split"` also a `(features, head)` pair.
-            It is left as it was.
+        model: `nn.Module` (also compiled, `DataParallel`, DDP); for `engine="split"` also a `(features, head)` pair;
+            for `occlusion` and `rise` anything that can be called, inputs (N, C, H, W) → scores: TorchScript, int8, a
+            function around a session of another runtime. It is left as it was.
         image: path, `PIL.Image`, uint8 array (H, W, 3) or (H, W), or a float tensor (C, H, W) or (1, C, H, W) that
             already is model input.
         cls: class index; label; None for the predicted class; or a callable, output → scalar tensor.
-        method: `auto`, `grad-cam` or `hirescam`.
-        layer: dotted name of the target layer, the module, or None to find it.
+        method: `auto`, the name of a registered method, or a callable (model, inputs (1, C, H, W), target) → map.
+        layer: dotted name of the target layer, the module, a list of them, or None to find it.
         engine: `hooks` or `split`; both give the same map.
         transform: picture → model input; None for the one that the model declares.
         device: `auto` or a torch device.
@@ -76,13 +77,15 @@ def explain(
     prepared = prepare(image, model=model, transform=transform)
     names = checked_labels("labels", labels)
     options = Options(method=method, layer=layer, engine=engine, device=device, labels=names, forward=forward)
-    return _warned([explain_prepared(model, prepared, cls, options)])[0]
+    return _warned(explain_prepared(model, [prepared], [cls], options))[0]
 
 
-def explain_prepared(model: ModelLike, prepared: Prepared, cls: ClassLike, options: Options) -> Explanation:
-    """`explain` for an image that is prepared already; zero evidence passes without a warning."""
-    (explanation,) = explain_inputs(model, prepared.tensor, [cls], [prepared.look], options)
-    return explanation
+def explain_prepared(
+    model: ModelLike, prepared: Sequence[Prepared], classes: Sequence[ClassLike], options: Options
+) -> list[Explanation]:
+    """`explain_batch` for images that are prepared already and come to one size; zero evidence passes unwarned."""
+    inputs = prepared[0].tensor if len(prepared) == 1 else torch.cat([each.tensor for each in prepared])
+    return explain_inputs(model, inputs, classes, [each.look for each in prepared], options)
 
 
 def explain_batch(
@@ -90,8 +93,8 @@ def explain_batch(
     images: Tensor | Sequence[object],
     classes: ClassesLike | ClassLike = None,
     *,
-    method: str = "auto",
-    layer: str | nn.Module | None = None,
+    method: MethodLike = "auto",
+    layer: LayerLike = None,
     engine: str = "hooks",
     transform: Transform | None = None,
     device: str | torch.device = "auto",
@@ -134,8 +137,8 @@ def explain_classes(
     image: object,
     classes: ClassesLike | None = None,
     *,
-    method: str = "auto",
-    layer: str | nn.Module | None = None,
+    method: MethodLike = "auto",
+    layer: LayerLike = None,
     engine: str = "hooks",
     transform: Transform | None = None,
     device: str | torch.device = "auto",

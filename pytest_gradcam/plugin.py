@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pytest_gradcam.settings import Settings
 
 _MARKER = (
-    "gradcam(method, engine, device, layer, metric, threshold, outside_threshold, output_dir, labels, transform, "
-    "forward): "
+    "gradcam(method, engine, device, layer, metric, threshold, outside_threshold, judge_by, pass_rate, confidence, "
+    "inconclusive, output_dir, labels, transform, forward): "
     "settings of the `gradcam` fixture for this test or class, by keyword only; the nearest mark wins, name by name."
 )
 
@@ -41,7 +41,7 @@ _RUN = pytest.StashKey[_Run]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    from pytest_gradcam.settings import DEVICES, ENGINES, METHODS, METRICS
+    from pytest_gradcam.settings import DEVICES, ENGINES, INCONCLUSIVE, METHODS, METRICS, RULES
 
     # TOML's numbers are numbers; as text a wrong one reaches our own message. Older versions take text only.
     numbers = str | float if pytest.version_tuple >= (9, 2) else "string"
@@ -58,6 +58,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("metric", "NAME", f"What is measured and judged: {', '.join(METRICS)}.")
     add("threshold", "NUMBER", "Least value that attention inside a region needs. Default: the metric's own.", numbers)
     add("outside-threshold", "NUMBER", "Most that attention outside a region may have. Default: the metric's.", numbers)
+    add("judge-by", "NAME", f"How several images are judged together: {', '.join(RULES)}.")
+    add("pass-rate", "NUMBER", "Share of several images that must pass, where their rate is judged: 0.8.", numbers)
+    add("confidence", "NUMBER", "Confidence of each bound of the interval of several images: 0.95.", numbers)
+    add("inconclusive", "NAME", f"What becomes of several images that cannot tell: {', '.join(INCONCLUSIVE)}.")
     add("output-dir", "DIR", "Folder of the overlays of failed verdicts, relative to rootdir: gradcam-report.")
     parser.addini("gradcam_labels", "The model's class names, one a line, in class order.", "linelist", default=None)
 
@@ -99,7 +103,8 @@ def gradcam(request: pytest.FixtureRequest) -> Gradcam:
     """Where a model looks, judged: attention assertions with the settings of this test.
 
     `gradcam.assert_attention_in_region(model, image, bbox, cls)` fails unless the evidence for the class lies in the
-    box, `gradcam.assert_attention_outside_region(…)` fails if it does, and `gradcam.explain(…)` returns the map alone.
+    box, `gradcam.assert_attention_outside_region(…)` fails if it does; lists of images, boxes and classes are judged
+    together. There is a method for each assertion, and `gradcam.explain(…)` returns the map alone.
     """
     from pytest_gradcam.assertions import Gradcam
     from pytest_gradcam.report.records import recorder
@@ -142,7 +147,7 @@ class _Shown:
         records = getattr(report, "gradcam", [])
         # A verdict that failed in a test that did not was expected: `pytest.raises`, or `xfail`.
         self._records += [{**record, "failed": report.failed and not record["passed"]} for record in records]
-        maps = [(record["plain"], record["colour"]) for record in records if record["plain"]]
+        maps = [(drawn["plain"], drawn["colour"]) for record in records for drawn in record["maps"]]
         if maps and hasattr(report.longrepr, "toterminal"):
             report.longrepr = _Coloured(report.longrepr, maps)  # type: ignore[assignment]  # delegates all
 

@@ -15,9 +15,14 @@ from typing import Any, Final
 
 from pytest_gradcam.errors import SettingsError
 
-METHODS: Final = ("auto", "grad-cam", "hirescam")
-METRICS: Final = ("calibrated_energy", "energy", "pointing_game")
+METHODS: Final = (
+    *("auto", "grad-cam", "hirescam", "grad-cam++", "xgrad-cam", "layercam", "eigencam", "eigengrad-cam", "finer-cam"),
+    *("score-cam", "ablation-cam", "occlusion", "rise", "legrad"),
+)
+METRICS: Final = ("calibrated_energy", "energy", "lift", "pointing_game", "rank_accuracy", "iou", "mass_outside")
 ENGINES: Final = ("hooks", "split")
+RULES: Final = ("auto", "mean", "rate")
+INCONCLUSIVE: Final = ("error", "fail", "skip", "warn")
 DEVICES: Final = ("auto", "cpu", "cuda", "cuda:<n>", "mps", "xpu", "xpu:<n>")
 
 _DEVICE = re.compile(r"auto|(cpu|mps)(:0)?|(cuda|xpu)(:\d{1,4})?", re.ASCII)
@@ -33,13 +38,20 @@ class Settings:
     """What the assertions of one test are bound to; every value is checked when it is set.
 
     Attributes:
-        method: name of a CAM method, or `auto`: Grad-CAM on convolutional grids, HiResCAM on token grids.
+        method: name of a CAM method, or `auto`: Grad-CAM on convolutional grids, HiResCAM on token grids; or a callable
+            (model, inputs, target) → map.
         engine: how activations and gradients are obtained, `hooks` or `split`.
         device: where maps are computed: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`, `xpu:1`.
-        layer: the target layer: dotted name, module, or None: found and checked.
+        layer: the target layer: dotted name, module, or None: found and checked. Several, as a list or separated by
+            commas, are fused.
         metric: what is measured and judged.
         threshold: value needed inside a region; None: the metric's own default.
         outside_threshold: value allowed by `assert_attention_outside_region`; None: the metric's own default.
+        judge_by: how several images are judged together: by the `mean` of their values or the `rate` of those that pass
+            alone; `auto` takes the rate where a value can only be 0 or 1.
+        pass_rate: share of several images that must pass, where their rate is judged.
+        confidence: of each bound of the interval of several images.
+        inconclusive: what becomes of several images that cannot tell: `error`, `fail`, `skip` or `warn`.
         output_dir: folder of the overlays, relative to pytest's rootdir.
         labels: the model's class names, in class order, so that a class may be asked for by name.
         transform: callable picture → model input tensor; None: what the model declares.
@@ -49,13 +61,17 @@ class Settings:
         SettingsError: a value that is not served; the message names it and the ones that are.
     """
 
-    method: str = "auto"
+    method: Any = "auto"
     engine: str = "hooks"
     device: str = "auto"
     layer: Any = None
     metric: str = "calibrated_energy"
     threshold: float | None = None
     outside_threshold: float | None = None
+    judge_by: str = "auto"
+    pass_rate: float = 0.8
+    confidence: float = 0.95
+    inconclusive: str = "error"
     output_dir: str = "gradcam-report"
     labels: tuple[str, ...] | None = None
     transform: Callable[..., Any] | None = None
@@ -128,6 +144,10 @@ def _one_of(known: tuple[str, ...]) -> Callable[[str, Any], str]:
     return check
 
 
+def _method(name: str, value: Any) -> Any:
+    return value if callable(value) else _one_of(METHODS)(name, value)
+
+
 def _device(name: str, value: Any) -> str:
     text = str(value) if _is_torch_device(value) else value
     if not isinstance(text, str) or not _DEVICE.fullmatch(text):
@@ -156,16 +176,26 @@ def _number(name: str, value: Any) -> float | None:
     return number
 
 
+def _between(low: float, high: float) -> Callable[[str, Any], float]:
+    def check(name: str, value: Any) -> float:
+        number = _number(name, value)
+        if number is None or not low < number < high:
+            raise SettingsError(f"{name} {value!r} is not between {low:g} and {high:g}: give a share such as 0.95")
+        return number
+
+    return check
+
+
 def _layer(name: str, value: Any) -> Any:
+    if isinstance(value, str) and "," in value:
+        value = [part.strip() for part in value.split(",")]
+    if isinstance(value, (list, tuple)) and value and all(map(_is_layer, value)):
+        return tuple(value)
     if value is None or _is_layer(value):
         return value
-    if isinstance(value, (list, tuple)):
-        raise SettingsError(
-            f"{name} is a {type(value).__name__}, and this release does not fuse the maps of several layers: give one "
-            "layer, or None to have it found"
-        )
     raise SettingsError(
-        f"{name} {value!r} is no layer: give the dotted name of a module, such as 'layer4.1', or the module itself"
+        f"{name} {value!r} is no layer: give the dotted name of a module, such as 'layer4.1', the module itself, or a "
+        "list of them"
     )
 
 
@@ -225,13 +255,17 @@ def choices(value: Any, known: Iterable[str]) -> str:
 
 
 _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "method": _one_of(METHODS),
+    "method": _method,
     "engine": _one_of(ENGINES),
     "device": _device,
     "layer": _layer,
     "metric": _one_of(METRICS),
     "threshold": _number,
     "outside_threshold": _number,
+    "judge_by": _one_of(RULES),
+    "pass_rate": _between(0.0, 1.0),
+    "confidence": _between(0.5, 1.0),
+    "inconclusive": _one_of(INCONCLUSIVE),
     "output_dir": _folder,
     "labels": checked_labels,
     "transform": _callable("picture → tensor"),

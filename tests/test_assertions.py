@@ -33,7 +33,8 @@ from pytest_gradcam import (
     explain_batch,
     explain_classes,
 )
-from pytest_gradcam.assertions import judge_region
+from pytest_gradcam.assertions.asking import Asking
+from pytest_gradcam.assertions.attention import judge_map
 from pytest_gradcam.cam import Explanation
 from pytest_gradcam.metrics import METRICS, chance, filled
 from pytest_gradcam.regions import Region
@@ -80,7 +81,7 @@ class TestInside:
         )
         assert verdict.value == pytest.approx(1.0, abs=1e-5)
         assert verdict.values == (verdict.value,)
-        assert verdict.chance == pytest.approx(4 / 64)
+        assert (verdict.chance, verdict.place.chance) == (0.0, pytest.approx(4 / 64))
         assert verdict.energy == pytest.approx(share(RED, RED), rel=1e-5)
         assert verdict.filled == pytest.approx(share(RED, RED), rel=1e-5)
         assert verdict.interval is None
@@ -176,7 +177,9 @@ class TestMetrics:
     @pytest.mark.parametrize("metric", METRICS)
     def test_measure_the_cam(self, metric: str) -> None:
         verdict = assert_attention_outside_region(reads_colours(), IMAGE, EMPTY, 0, metric=metric)
-        expected = {"calibrated_energy": calibrated(RED, EMPTY), "energy": share(RED, EMPTY), "pointing_game": 0.0}
+        inside = share(RED, EMPTY)
+        expected = {"calibrated_energy": calibrated(RED, EMPTY), "energy": inside, "lift": inside / (4 / 64)}
+        expected |= {"pointing_game": 0.0, "rank_accuracy": 0.0, "iou": 0.0, "mass_outside": 1 - inside}
         assert verdict.value == pytest.approx(expected[metric], abs=1e-6)
 
     def test_two_tied_maxima_point_nowhere(self) -> None:
@@ -317,15 +320,6 @@ class TestNothingIsVacuous:
             with pytest.raises(SettingsError, match=r"is not finite|is not a number"):
                 ask(reads_colours(), IMAGE, RED, 0, threshold=threshold)
 
-    @pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -float("inf")])
-    @pytest.mark.parametrize("inside", [True, False])
-    def test_a_threshold_that_is_no_number_does_not_pass_the_judge_either(self, threshold: float, inside: bool) -> None:
-        mask = mask_of(RED).astype(np.float32)
-        with pytest.raises(VacuousThresholdError, match="is not finite: give a number"):
-            judge_region(
-                self.map(), Region.of(RED), mask, "ask", "calibrated_energy", threshold, inside=inside, frame=(64, 64)
-            )
-
     @pytest.mark.parametrize(
         ("metric", "threshold", "most"),
         [
@@ -358,26 +352,23 @@ class TestNothingIsVacuous:
         mask = mask_of(RED)
         bounds = chance(mask), filled(mask, (64, 64))
         rule = METRICS[metric]
-        judged = judge_region(
+        best = rule.most(*bounds) if rule.higher_is_inside else rule.least(*bounds)
+        judged = judge_map(
+            Asking("ask", Settings(metric=metric, threshold=best)),
             replace(self.map(), grid=(64, 64)),
             Region.of(RED),
             mask.astype(np.float32),
-            "ask",
-            metric,
-            rule.most(*bounds),
+            (64, 64),
             inside=True,
-            frame=(64, 64),
         )
-        assert judged.threshold == rule.most(*bounds)
-        judged = judge_region(
+        assert judged.threshold == best
+        judged = judge_map(
+            Asking("ask", Settings(metric="energy", outside_threshold=0.0)),
             self.map(),
             Region.of(EMPTY),
             mask_of(EMPTY).astype(np.float32),
-            "ask",
-            "energy",
-            0.0,
+            (64, 64),
             inside=False,
-            frame=(64, 64),
         )
         assert judged.threshold == 0.0
 
@@ -405,9 +396,8 @@ class TestNothingIsVacuous:
         raw = np.zeros((64, 64), np.float32)
         raw[y, x] = 1.0
         one_peak = replace(verdict.explanation, raw=raw, grid=(64, 64))
-        judged = judge_region(
-            one_peak, Region.of((x, 0, x + 1, 64)), thin, "ask", "pointing_game", None, inside=False, frame=(64, 64)
-        )
+        asking = Asking("ask", Settings(metric="pointing_game"))
+        judged = judge_map(asking, one_peak, Region.of((x, 0, x + 1, 64)), thin, (64, 64), inside=False)
         assert not judged.passed
         assert judged.peak_distance == 0.0
 
@@ -502,8 +492,7 @@ class TestGradcam:
             guess = "; did you mean 'threshold'?" if "reshold" in keyword else ""
             assert str(raised.value) == (
                 f"unknown keyword {keyword!r} of {name}: known are method, layer, engine, transform, device, labels, "
-                "forward, "
-                f"metric, threshold{guess}"
+                f"forward, judge_by, pass_rate, confidence, inconclusive, metric, threshold{guess}"
             )
 
     @pytest.mark.parametrize("keyword", ["threshold", "metric", "outside_threshold", "output_dir", "metod"])

@@ -51,6 +51,12 @@ def model_with_metadata():
     return WithMetadata().eval()
 
 @pytest.fixture
+def validation_set():
+    from pytest_gradcam.demo.pictures import held_out
+    pictures = list(held_out(20))
+    return [p.image for p in pictures], [p.box for p in pictures], [p.cls for p in pictures]
+
+@pytest.fixture
 def torchvision_model():
     from torchvision.models import resnet18
     return resnet18(num_classes=2)

@@ -11,6 +11,8 @@ import pytest
 
 from pytest_gradcam import (
     AttentionError,
+    InconclusiveError,
+    InconclusiveWarning,
     Verdict,
     ZeroEvidenceError,
     assert_attention_in_region,
@@ -18,6 +20,7 @@ from pytest_gradcam import (
     errors,
     verdicts,
 )
+from pytest_gradcam.settings import METRICS
 from tests.models import coloured, reads_colours
 
 RED, ELSEWHERE = (8, 16, 24, 32), (40, 0, 56, 16)
@@ -42,7 +45,7 @@ def plain(value: object) -> bool:
 
 class TestJson:
     @pytest.mark.parametrize("passed", [True, False])
-    @pytest.mark.parametrize("metric", ["calibrated_energy", "energy", "pointing_game"])
+    @pytest.mark.parametrize("metric", list(METRICS))
     def test_is_plain_values_that_survive_a_round_trip(self, passed: bool, metric: str) -> None:
         values = verdict_of(passed, metric=metric, labels=["red", "blue", "grey"]).to_json()
         for name, value in values.items():
@@ -53,7 +56,7 @@ class TestJson:
         verdict = verdict_of(True, labels=["red", "blue", "grey"])
         values = verdict.to_json()
         for name in ("assertion", "passed", "metric", "value", "chance", "filled", "energy", "threshold", "message"):
-            assert values[name] == getattr(verdict, name)
+            assert values[name] == getattr(verdict, name), name
         explanation = verdict.explanation
         for name in ("predicted_label", "predicted_probability"):
             assert values[name] == getattr(explanation, name) is not None
@@ -98,7 +101,7 @@ class TestTheValue:
     def test_is_frozen(self) -> None:
         verdict = verdict_of(True)
         with pytest.raises(dataclasses.FrozenInstanceError):
-            verdict.passed = False  # type: ignore[misc]
+            verdict.value = 1.0  # type: ignore[misc]
 
     def test_is_shown_in_one_line(self) -> None:
         assert repr(verdict_of(True)) == (
@@ -122,6 +125,8 @@ class TestTheValue:
 FAMILY: dict[type[Exception], tuple[type[Exception], ...]] = {
     AttentionError: (errors.GradcamError, AssertionError),
     ZeroEvidenceError: (AttentionError, AssertionError),
+    InconclusiveError: (errors.GradcamError,),
+    InconclusiveWarning: (UserWarning,),
     errors.ImageError: (errors.GradcamError, ValueError),
     errors.ImageTypeError: (errors.ImageError, TypeError),
     errors.TransformError: (errors.GradcamError, ValueError),
@@ -148,7 +153,12 @@ class TestErrors:
         assert issubclass(kind, AssertionError) == (kind in (AttentionError, ZeroEvidenceError))
 
     def test_are_all_here(self) -> None:
-        judged = {AttentionError, ZeroEvidenceError}  # what carries a verdict stands beside it
+        judged = {
+            AttentionError,
+            ZeroEvidenceError,
+            InconclusiveError,
+            InconclusiveWarning,
+        }  # what carries a verdict stands beside it
         for module, wanted in (
             (errors, {*FAMILY, errors.GradcamError} - judged),
             (verdicts, {*judged, errors.GradcamError}),

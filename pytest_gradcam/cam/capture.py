@@ -5,7 +5,7 @@ The split engine, which reaches the same point by cutting the model, is in `spli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,24 +42,41 @@ class Site:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tail:
-    """What a forward left: `leaves`, tensors of the target layer's output, and `output`, the model's, made of them.
+    """What a forward left. Nothing here holds what lies before the target layer: that part ran without autograd.
 
-    Neither holds what lies before the target layer: that part ran without autograd.
+    Attributes:
+        leaves: tensors of the target layers' outputs.
+        output: the model's, made of them.
+        sites: where the hooks engine cut; each of its places is a leaf.
+        head: what the split engine ran after the cut: other tensors in the places of some leaves → output.
     """
 
     leaves: tuple[Tensor, ...]
     output: Any
+    sites: tuple[Site, ...] = ()
+    head: Callable[[Mapping[int, Tensor]], Any] | None = None
 
 
-def cut_at(output: Any, places: Sequence[int]) -> tuple[tuple[Tensor, ...], Any] | None:
+def cut_at(output: Any, places: Sequence[int], *, first: bool = True) -> tuple[tuple[Tensor, ...], Any] | None:
     """Leaves in the place of some of the tensors of a layer's output, and the output that goes on; None if it has none.
 
     What goes on are copies of the leaves: an in-place operation that follows changes nothing that was captured.
+
+    Args:
+        output: the layer's.
+        places: which of its tensors.
+        first: whether nothing was cut before. Behind another cut, tensors with a graph are kept in it: they are no
+            leaves, but gradients by them can be had as well.
     """
     tensors = tensors_of(output)
     if not tensors or max(places) >= len(tensors):
         return None
-    leaves = {place: tensors[place].detach().clone().requires_grad_() for place in places}
+    leaves = {
+        place: tensors[place]
+        if tensors[place].requires_grad and not first
+        else tensors[place].detach().clone().requires_grad_()
+        for place in places
+    }
     with torch.enable_grad():
         return tuple(leaves.values()), with_tensors(output, {place: copied(leaf) for place, leaf in leaves.items()})
 
@@ -85,56 +102,64 @@ def sound_gradients(norms: Sequence[nn.Module]) -> Iterator[None]:
             handle.remove()
 
 
-def run_hooked(forward: Forward, site: Site, inputs: Tensor) -> Tail:
-    """Run the model with the target layer's output replaced by detached leaves.
+def run_hooked(forward: Forward, sites: Sequence[Site], inputs: Tensor) -> Tail:
+    """Run the model with the outputs of target layers replaced by detached leaves.
 
     Args:
         forward: the model, in eval mode.
-        site: where it is cut.
+        sites: where it is cut; the leaves are in their order. Of layers one behind the other, the first is cut off
+            from the image, and the others stay connected with it.
         inputs: (N, C, H, W).
 
     Raises:
-        TargetLayerError: the layer is not called, is called more than once, or gives no floating tensor.
+        TargetLayerError: a layer is not called, is called more than once, or gives no floating tensor.
     """
-    with sound_gradients(site.norms):
+    norms = list({id(norm): norm for site in sites for norm in site.norms}.values())
+    with sound_gradients(norms):
         with torch.no_grad():
-            tail = _run_hooked(forward, site, inputs)
+            tail = _run_hooked(forward, sites, inputs)
         if _has_graph(tail.output):
             return tail
         # A forward that runs its backbone inside its own `no_grad` left with gradients switched off again. Switched on
         # from the start, and with nothing before the leaf requiring gradients, it differentiates the same tail.
         with torch.enable_grad(), frozen(forward.module):
-            return _run_hooked(forward, site, inputs)
+            return _run_hooked(forward, sites, inputs)
 
 
-def _run_hooked(forward: Forward, site: Site, inputs: Tensor) -> Tail:
-    name = site.name
-    leaves: list[tuple[Tensor, ...]] = []
+def _run_hooked(forward: Forward, sites: Sequence[Site], inputs: Tensor) -> Tail:
+    leaves: dict[str, tuple[Tensor, ...]] = {}
 
-    def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        if leaves:
-            raise TargetLayerError(
-                f"layer {name!r} is called more than once in a forward: which of its outputs the map should be read "
-                "from is not determined; name a layer around it"
-            )
-        found = cut_at(output, site.places)
-        if found is None:
-            seen = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-            raise TargetLayerError(f"layer {name!r} gives {seen}, not a floating tensor; name another layer")
-        leaves.append(found[0])
-        torch.set_grad_enabled(True)  # for the rest of the forward; `untouched` puts the mode back
-        return found[1]
+    def cutting(site: Site) -> Callable[[nn.Module, Any, Any], Any]:
+        def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            if site.name in leaves:
+                raise TargetLayerError(
+                    f"layer {site.name!r} is called more than once in a forward: which of its outputs the map should "
+                    "be read from is not determined; name a layer around it"
+                )
+            found = cut_at(output, site.places, first=not leaves)
+            if found is None:
+                seen = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+                raise TargetLayerError(f"layer {site.name!r} gives {seen}, not a floating tensor; name another layer")
+            leaves[site.name] = found[0]
+            torch.set_grad_enabled(True)  # for the rest of the forward; `untouched` puts the mode back
+            return found[1]
+
+        return cut
 
     before = torch.is_grad_enabled()
-    handle = site.layer.register_forward_hook(cut)
+    handles = [site.layer.register_forward_hook(cutting(site)) for site in sites]
     try:
         output = forward(inputs)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         torch.set_grad_enabled(before)
-    if not leaves:
-        raise TargetLayerError(f"layer {name!r} is not called in the forward of {forward.name}; name another layer")
-    return Tail(leaves[0], output)
+    for site in sites:
+        if site.name not in leaves:
+            raise TargetLayerError(
+                f"layer {site.name!r} is not called in the forward of {forward.name}; name another layer"
+            )
+    return Tail(tuple(leaf for site in sites for leaf in leaves[site.name]), output, tuple(sites))
 
 
 def _has_graph(output: Any) -> bool:
@@ -153,14 +178,19 @@ def gradient(root: Tensor, tail: Tail, name: str, weights: Tensor | None = None)
     return _filled(found, tail.leaves, name)
 
 
-def gradients_of_classes(logits: Tensor, classes: Sequence[int], tail: Tail, name: str) -> Iterator[tuple[Tensor, ...]]:
-    """d(logits[0, c])/d(leaf) for many classes of one image, in chunks of (K, *leaf.shape[1:]) that together hold all.
+def gradients_of_rows(
+    logits: Tensor, rows: Tensor, tail: Tail, name: str, axes: Sequence[int]
+) -> Iterator[tuple[Tensor, ...]]:
+    """d(rows · logits)/d(leaf) for many scores of one image, in chunks that together hold all.
+
+    Each is of the leaf's shape but for its batch, which has K scores in the place of the one image.
 
     Args:
         logits: (1, classes), a function of the leaves.
-        classes: class indices.
+        rows: (scores, classes), what each score is of the logits; one-hot for the classes themselves.
         tail: the forward they come from.
         name: the layer's name, for messages.
+        axes: for each leaf, which axis counts the images.
 
     Raises:
         TargetLayerError: the logits do not depend on the layer.
@@ -168,25 +198,24 @@ def gradients_of_classes(logits: Tensor, classes: Sequence[int], tail: Tail, nam
     if not logits.requires_grad:
         raise _independent(name)
     size = max(1, CLASS_CHUNK_BYTES // sum(leaf.numel() * leaf.element_size() for leaf in tail.leaves))
-    for start in range(0, len(classes), size):
-        chunk = list(classes[start : start + size])
-        one_hot = torch.zeros(len(chunk), *logits.shape, dtype=logits.dtype, device=logits.device)
-        one_hot[range(len(chunk)), 0, chunk] = 1
-        yield tuple(found[:, 0] for found in _batched(logits, tail.leaves, one_hot, name))
+    for start in range(0, len(rows), size):
+        chunk = rows[start : start + size, None].to(logits)  # (chunk, 1, classes)
+        many = _batched(logits, tail.leaves, chunk, name)
+        yield tuple(found.select(axis + 1, 0).movedim(0, axis) for found, axis in zip(many, axes, strict=True))
 
 
-def _batched(logits: Tensor, leaves: tuple[Tensor, ...], one_hot: Tensor, name: str) -> tuple[Tensor, ...]:
+def _batched(logits: Tensor, leaves: tuple[Tensor, ...], rows: Tensor, name: str) -> tuple[Tensor, ...]:
     take: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.grad
-    many = tuple(leaf.expand(len(one_hot), *leaf.shape) for leaf in leaves)
+    many = tuple(leaf.expand(len(rows), *leaf.shape) for leaf in leaves)
     try:
-        found = take(logits, leaves, grad_outputs=one_hot, retain_graph=True, is_grads_batched=True, allow_unused=True)
+        found = take(logits, leaves, grad_outputs=rows, retain_graph=True, is_grads_batched=True, allow_unused=True)
     except RuntimeError:
         # Some backward formulas cannot be vectorised over classes: then one class after the other.
-        rows = [
+        each = [
             _filled(take(logits, leaves, grad_outputs=row, retain_graph=True, allow_unused=True), leaves, name)
-            for row in one_hot
+            for row in rows
         ]
-        return tuple(torch.stack(each) for each in zip(*rows, strict=True))
+        return tuple(torch.stack(found) for found in zip(*each, strict=True))
     return _filled(found, many, name)
 
 

@@ -30,10 +30,10 @@ class Explanation:
         predicted: class of the largest logit; None for a callable.
         predicted_label: name of the predicted class, where known.
         predicted_probability: probability of the predicted class.
-        layer: dotted name of the target layer.
+        layer: dotted name of the target layer; `the input` or `its own` where the method reads none of ours.
         grid: (h, w) of the target layer.
-        method: registered name of the CAM method.
-        engine: `hooks` or `split`.
+        method: registered name of the CAM method, or the name of the user's own.
+        engine: `hooks` or `split`; `forwards` where nothing but forwards was needed; `its own` of the user's method.
         device: the torch device that computed the map.
         seconds: wall time of the computation, in seconds; for a batch, its share.
         size: (H, W) of the input frame, in pixels.

@@ -101,15 +101,15 @@ class Location:
     def _places(self, record: Record, place: int, view: View) -> Places | None:
         tensor = record.tensors[place]
         if self._is_cut_off:
-            others = self._tensors(record, place)
+            others = self._tensors(record, place, view)
             return changed(tensor, others[0][0], view) if others else None
         own = (tensor, self._recording.inputs)
         found = probed([own], view)
         if found is not None and (found.are_enough or found.contradict):
             return found
-        return probed([own, *self._tensors(record, place)], view)
+        return probed([own, *self._tensors(record, place, view)], view)
 
-    def _tensors(self, record: Record, place: int) -> list[tuple[Tensor, Tensor]]:
+    def _tensors(self, record: Record, place: int, view: View) -> list[tuple[Tensor, Tensor]]:
         """The same output in the other recordings, each with its inputs."""
         index, found = self._index[id(record)], []
         for other in self._other_recordings():
@@ -117,7 +117,8 @@ class Location:
             there = other.records[index] if len(other.records) > index else None
             if there is not None and there.name == record.name and len(there.tensors) > place:
                 tensor = other.records[index].tensors[place]
-                if tensor.shape[1:] == record.tensors[place].shape[1:] and len(tensor) == len(other.inputs):
+                is_alike = view.of_one(tensor) == view.of_one(record.tensors[place])
+                if is_alike and tensor.shape[view.batch_axis] == len(other.inputs):
                     found.append((tensor, other.inputs))
         return found
 
@@ -134,7 +135,7 @@ class Location:
 
 
 def _part(record: Record, place: int, view: View, places: Places | None) -> Part:
-    return Part(place, view, tuple(record.tensors[place].shape[1:]), places)
+    return Part(place, view, view.of_one(record.tensors[place]), places)
 
 
 def reason(seen: Sequence[Seen]) -> str:
@@ -154,30 +155,24 @@ def reason(seen: Sequence[Seen]) -> str:
     return f"{NOT_LOCAL} (one depends on another place {min(times, 99.0):.1f} times as much as on its own)"
 
 
-def prove_features(features: Callable[[Tensor], Any], inputs: Tensor, shape: tuple[int, ...]) -> Part:
+def prove_features(features: Callable[[Tensor], Any], inputs: Tensor) -> Part:
     """How the features of a pair (features, head), which has no names, are a grid.
 
     Args:
         features: inputs → one tensor.
         inputs: (N, C, H, W); the first image is used.
-        shape: of the features for one image, without the batch.
 
     Raises:
         TargetLayerError: they are no grid over the image.
     """
     size = (int(inputs.shape[2]), int(inputs.shape[3]))
-    views = views_of((1, *shape), size)
-    if not views:
-        raise TargetLayerError(
-            f"the features of the pair (features, head) have no spatial grid: their shape is {(1, *shape)} for an "
-            f"input of {size[0]}×{size[1]} pixels; cut before pooling"
-        )
     image = inputs[:1].detach()
     outputs: list[tuple[Tensor, Tensor]] = []
     for picture in (image, noisy(image, 1), noisy(image, -1)):
         leaf = picture.clone().requires_grad_()
         with torch.enable_grad():
             outputs.append((features(leaf.clone()), leaf))
+        views = _views_of_features(outputs[0][0], size)
         if outputs[0][0].requires_grad:
             found = [(probed(outputs, view), view) for view in views]
         else:  # what the features are made of is cut off
@@ -188,8 +183,29 @@ def prove_features(features: Callable[[Tensor], Any], inputs: Tensor, shape: tup
         proven = [(view, places) for view, places in seen if places.are_proven]
         if proven:
             view, places = max(proven, key=lambda found: found[1].share)
-            return Part(0, view, shape, places)
+            return Part(0, view, view.of_one(outputs[0][0]), places)
     # Four dimensions are torch's own order, and it is the user's own cut: taken where nothing speaks against it.
     if views[0].kind == "nchw" and not any(places.contradict for view, places in seen if view is views[0]):
-        return Part(0, views[0], shape, None)
+        return Part(0, views[0], views[0].of_one(outputs[0][0]), None)
     raise TargetLayerError(f"the features of the pair (features, head) give no map: {reason(seen)}")
+
+
+def _views_of_features(output: Tensor, size: tuple[int, int]) -> list[View]:
+    shape = tuple(output.shape)
+    views = [view for view in views_of(shape, size) if shape[view.batch_axis] == 1]
+    if not views and views_of((1, *shape[1:]), size):
+        raise folded("features", shape[0], 1)
+    if not views:
+        raise TargetLayerError(
+            f"the features of the pair (features, head) have no spatial grid: their shape is {shape} for an "
+            f"input of {size[0]}×{size[1]} pixels; cut before pooling"
+        )
+    return views
+
+
+def folded(name: str, rows: int, images: int) -> TargetLayerError:
+    """The error for a layer whose rows are no images."""
+    return TargetLayerError(
+        f"layer {name!r} gives {rows} rows for {images} images: crops, windows or frames are folded into its batch, "
+        "and no row is a whole image; name another layer"
+    )

@@ -1,6 +1,6 @@
-"""CAM methods: pure functions (activations, gradients) → raw CAM, and their registry.
+"""CAM methods: their registry, the pure functions (activations, gradients) → raw CAM of two, and how grids are fused.
 
-Each takes `activations` and `gradients` as float (N, C, h, w) after the spatial view and returns the raw CAM,
+A function takes `activations` and `gradients` as float (N, C, h, w) after the spatial view and returns the raw CAM,
 (N, h, w): signed, on the grid, unnormalised. Activations of one image serve gradients of many classes: there they are
 (1, C, h, w).
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -17,10 +18,47 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pytest_gradcam.cam.attention import legrad
+from pytest_gradcam.cam.blackbox import occlusion, rise
+from pytest_gradcam.cam.finer import finer_rows
+from pytest_gradcam.cam.gradient_methods import (
+    eigen_cam,
+    eigen_grad_cam,
+    eigen_grad_cam_terms,
+    grad_cam_plus_plus,
+    layer_cam,
+    xgrad_cam,
+)
+from pytest_gradcam.cam.perturbation import ablation_cam, score_cam
 from pytest_gradcam.cam.views import View
 from pytest_gradcam.errors import SettingsError
 
-Method: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+GradientMethod: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Rows: TypeAlias = Callable[[Tensor, Sequence[int]], Tensor]
+Kind: TypeAlias = Literal["gradients", "perturbation", "inputs", "own", "attention"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Method:
+    """A way to make a raw CAM.
+
+    Attributes:
+        name: registered name.
+        kind: what it is made of; `explain` has one way for each kind.
+        raw: of `gradients`: (activations, gradients) → raw CAM. Of `perturbation`, which needs forwards from the layer
+            on, and of `inputs`, which only needs forwards: what makes a raw CAM of what these found. Of `attention`:
+            (d(score)/d(attention) of a block, (N, heads, T, T)) → what each token is worth, (N, T).
+        bound: (|activations|, |gradients|) → a map that bounds what was added up at each cell, against which rounding
+            is told from evidence; None where no terms cancel.
+        rows: (logits (N, K), N class indices) → (N, K), d(score)/d(logits) of the score that is explained; None for
+            the class's own logit.
+    """
+
+    name: str
+    kind: Kind
+    raw: Callable[..., Tensor]
+    bound: GradientMethod | None = None
+    rows: Rows | None = None
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -51,14 +89,34 @@ def fuse(raws: Sequence[npt.NDArray[np.float64]], grid: tuple[int, int]) -> npt.
     return total
 
 
-METHODS: dict[str, Method] = {
-    "grad-cam": grad_cam,
-    "hirescam": hirescam,
-}
+def fuse_layers(raws: Sequence[npt.NDArray[np.float64]], grid: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """One raw CAM of those of several layers, each of which explains all of the score, (M, h_i, w_i) each → (M, h, w).
+
+    The mean of what the layers say each place contributes.
+    """
+    return fuse(raws, grid) / len(raws)
 
 
-def choose(name: str, view: View, *, is_scale_free: bool = False) -> tuple[str, Method]:
-    """The registered name and the function that `name` stands for on this view; `auto` depends on the kind of grid.
+_ALL = (
+    Method("grad-cam", "gradients", grad_cam, bound=grad_cam),
+    Method("hirescam", "gradients", hirescam, bound=hirescam),
+    Method("grad-cam++", "gradients", grad_cam_plus_plus, bound=grad_cam_plus_plus),
+    Method("xgrad-cam", "gradients", xgrad_cam, bound=xgrad_cam),
+    Method("layercam", "gradients", layer_cam, bound=layer_cam),
+    Method("eigencam", "gradients", eigen_cam),
+    Method("eigengrad-cam", "gradients", eigen_grad_cam, bound=eigen_grad_cam_terms),
+    Method("finer-cam", "gradients", grad_cam, bound=grad_cam, rows=finer_rows),
+    Method("score-cam", "perturbation", score_cam),
+    Method("ablation-cam", "perturbation", ablation_cam),
+    Method("occlusion", "inputs", occlusion),
+    Method("rise", "inputs", rise),
+    Method("legrad", "attention", legrad),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+
+
+def choose(name: object, view: View, *, is_scale_free: bool = False) -> Method:
+    """The method that `name` stands for on this view; `auto` depends on the kind of grid.
 
     Where what follows takes no notice of the scale of a cell, HiResCAM is zero, and `auto` is Grad-CAM.
 
@@ -69,10 +127,17 @@ def choose(name: str, view: View, *, is_scale_free: bool = False) -> tuple[str, 
         # On token grids the gradient's mean over the grid says little of any one token: measured on a small ViT that
         # reads the object, calibrated energy .84 with HiResCAM against .43 with Grad-CAM.
         name = "hirescam" if "tokens" in view.kind and not is_scale_free else "grad-cam"
-    return check(name), METHODS[name]
+    return METHODS[check(name)]
 
 
-def check(name: object) -> str:
+def kind_of(method: object) -> Kind:
+    """The kind of a method, by its registered name, `auto`, or the callable that it is."""
+    if isinstance(method, str):
+        return "gradients" if method == "auto" else METHODS[method].kind
+    return "own"
+
+
+def check(name: Any) -> str:
     """The name, if it is `auto` or registered.
 
     Raises:

@@ -60,14 +60,15 @@ def unwrap(model: object) -> nn.Module:
         elif type(model).__module__ != "builtins":
             what = "the torch.nn.Module that it was made from"
         raise ModelTypeError(
-            f'the model is of type {kind}: pass {what} (or, with engine="split", a pair (features, head))'
+            f'the model is of type {kind}: pass {what} (or, with engine="split", a pair (features, head)); what can '
+            'only be called is explained by method="occlusion" or "rise"'
         )
     module: nn.Module = model
     while True:
         if isinstance(module, torch.jit.ScriptModule):
             raise ModelTypeError(
                 f"the model is a TorchScript module ({type(module).__name__}), which takes no hooks that change an "
-                "output: pass the Python module that it was made from"
+                'output: pass the Python module that it was made from, or method="occlusion", which needs none'
             )
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module

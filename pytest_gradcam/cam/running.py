@@ -15,13 +15,24 @@ from torch import Tensor, nn
 
 from pytest_gradcam.cam import methods, remembered
 from pytest_gradcam.cam.model import Forward, resolve_device, unwrap
+from pytest_gradcam.cam.opaque import as_tensors, check_callable, is_opaque, left_alone
 from pytest_gradcam.cam.untouched import Inventory, untouched
 from pytest_gradcam.errors import ModelError, ModelTypeError, SettingsError, TargetLayerError
 
 Pair: TypeAlias = tuple[Callable[[Tensor], Any], Callable[[Any], Any]]
-ModelLike: TypeAlias = nn.Module | Pair
+# For occlusion and RISE also anything that can be called: inputs (N, C, H, W) → scores, as tensor or array.
+ModelLike: TypeAlias = nn.Module | Pair | Callable[[Tensor], Any]
+LayerLike: TypeAlias = str | nn.Module | Sequence[str | nn.Module] | None
+# (model in eval mode, inputs (1, C, H, W), class index or callable) → map (h, w), higher where it matters more.
+CustomMethod: TypeAlias = Callable[[nn.Module, Tensor, Any], Any]
+MethodLike: TypeAlias = str | CustomMethod
 
 ENGINES = ("hooks", "split")
+
+_WITHOUT_LAYER: dict[str, str] = {
+    "inputs": "covers parts of the input and looks at no layer",
+    "own": "reads what it chooses itself",
+}
 
 # Two threads in one model would put back each other's eval mode.
 _ONE_AT_A_TIME = threading.RLock()
@@ -32,25 +43,32 @@ class Options:
     """How to compute: the arguments that all ways to explain share.
 
     Attributes:
-        method: registered name, or `auto`.
-        layer: dotted name, module, or None to find it.
+        method: registered name, `auto`, or a callable (model, inputs, target) → map.
+        layer: dotted name, module, several of them, or None to find it.
         engine: `hooks` or `split`.
         device: `auto` or a torch device.
         labels: class names, by index.
         forward: how the model is called, (model, inputs) → output; None for `model(inputs)`.
     """
 
-    method: str = "auto"
-    layer: str | nn.Module | None = None
+    method: MethodLike = "auto"
+    layer: LayerLike = None
     engine: str = "hooks"
     device: str | torch.device = "auto"
     labels: Sequence[str] | None = None
     forward: Callable[[nn.Module, Tensor], Any] | None = None
 
     def __post_init__(self) -> None:
-        methods.check(self.method)
-        if isinstance(self.layer, list | tuple):
-            raise SettingsError(f"layer is a {type(self.layer).__name__}: name one layer, or None to have it found")
+        if not callable(self.method):
+            methods.check(self.method)
+        if self.layer is not None and methods.kind_of(self.method) in _WITHOUT_LAYER:
+            name = self.method if isinstance(self.method, str) else getattr(self.method, "__name__", "the method given")
+            raise SettingsError(
+                f"method {name!r} {_WITHOUT_LAYER[methods.kind_of(self.method)]}, so layer cannot be given with it: "
+                "leave it out, or pass layer=None where settings name one"
+            )
+        if isinstance(self.layer, list | tuple) and not self.layer:
+            raise SettingsError("layer is an empty list: name layers, or pass None to have one found")
         if self.engine not in ENGINES:
             raise SettingsError(f"unknown engine {self.engine!r}: the engines are {', '.join(ENGINES)}")
         if self.forward is not None and not callable(self.forward):
@@ -74,11 +92,23 @@ class Run:
         """The model, unwrapped."""
         return self.forward.module
 
+    def call(self, inputs: Tensor) -> Any:
+        """The output for inputs (N, C, H, W), which the model may write to."""
+        if self.pair is not None:
+            features, head = self.pair
+            return head(features(inputs))
+        return self.module(inputs) if self.forward.how is None else self.forward.how(self.module, inputs)
+
 
 @contextmanager
 def ready(model: ModelLike, inputs: Tensor, options: Options) -> Iterator[Run]:
     """The model in eval mode on its device, and the inputs beside it."""
     _check_inputs(inputs)
+    is_only_called = methods.kind_of(options.method) == "inputs"
+    if is_only_called and not isinstance(model, tuple) and is_opaque(model):
+        with _ONE_AT_A_TIME, _only_called(model, inputs, options) as called:
+            yield called
+        return
     pair = model if isinstance(model, tuple) else None
     if pair is None:
         module = unwrap(model)
@@ -106,7 +136,7 @@ def _check_inputs(inputs: Tensor) -> None:
 def _container(pair: Pair, options: Options) -> nn.Module:
     if len(pair) != 2 or not all(callable(part) for part in pair):
         raise ModelTypeError("the model is a tuple, but not of two callables (features, head)")
-    if options.engine != "split":
+    if options.engine != "split" and methods.kind_of(options.method) != "inputs":
         raise ModelTypeError('a pair (features, head) is for the split engine: pass engine="split", or the whole model')
     if options.forward is not None:
         raise SettingsError("a pair (features, head) is called as it is: forward cannot be given too")
@@ -114,6 +144,19 @@ def _container(pair: Pair, options: Options) -> nn.Module:
         raise TargetLayerError("a pair (features, head) is cut already: layer cannot be named too")
     # What a function uses besides modules has no state of a model's: eval mode and the rest are theirs alone.
     return nn.ModuleList([module for part in pair for module in _modules_of(part)])
+
+
+@contextmanager
+def _only_called(model: Any, inputs: Tensor, options: Options) -> Iterator[Run]:
+    """What is no Python module: it stays where it is, and the inputs go there."""
+    check_callable(model, is_called_by_user=options.forward is not None)
+    call = model if options.forward is None else partial(options.forward, model)
+    modules = _modules_of(model)
+    with left_alone(modules, type(model).__name__, options.device) as (device, dtype), torch.enable_grad():
+        owner = model if isinstance(model, nn.Module) else nn.ModuleList()
+        forward = Forward(owner, lambda _module, x: as_tensors(call(x)))
+        x = inputs.detach().to(device=device, dtype=dtype)
+        yield Run(forward, None, x.clone() if x.is_inference() else x, options, device)
 
 
 def _modules_of(part: object) -> list[nn.Module]:
@@ -128,5 +171,7 @@ def _modules_of(part: object) -> list[nn.Module]:
         held += [cell.cell_contents for cell in part.__closure__ or ()]
         held += [part.__globals__.get(name) for name in part.__code__.co_names]
         held += [*(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
+    elif not isinstance(part, type):
+        held += getattr(part, "__dict__", {}).values()
     owners = [getattr(value, "__self__", value) for value in held]
     return [owner for owner in owners if isinstance(owner, nn.Module)]

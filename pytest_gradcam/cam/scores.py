@@ -56,41 +56,59 @@ class Scores:
     certain: list[int]
 
 
-def scores_of_batch(output: Any, classes: Sequence[ClassLike], labels: Sequence[str] | None) -> Scores:
+def scores_of_batch(
+    output: Any,
+    classes: Sequence[ClassLike],
+    labels: Sequence[str] | None,
+    *,
+    rows: Callable[[Tensor, Sequence[int]], Tensor] | None = None,
+) -> Scores:
     """The scores of a batch's images.
 
     Args:
         output: the model's output for N images.
         classes: N classes.
         labels: class names, by index.
+        rows: (logits (N, K), N indices) → (N, K): what is differentiated for an index; None for its logit.
 
     Raises:
         ClassError: a class is not one of the model's, or a callable gives no scalar.
         NonFiniteError: a score or logit is not finite.
     """
+    if rows is not None and any(callable(cls) for cls in classes):
+        raise ClassError("this method compares a class with others, and cls is a callable: pass a class index or label")
     if all(callable(cls) for cls in classes):
-        scores = [call_score(cls, _image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)]
+        scores = [call_score(cls, image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)]
         facts = [Fact(float(score.detach()), None, None, None, None) for score in scores]
         return Scores(torch.stack(scores).sum(), None, facts, [])
     logits = logits_of(output)
-    rows = checked_rows(logits, len(classes))
+    held = checked_rows(logits, len(classes))
     check_labels(labels, logits.shape[1])
     asked = [
         None if callable(cls) else index_of(cls, logits.shape[1], labels, predicted_of(row) if cls is None else 0)
-        for cls, row in zip(classes, rows, strict=True)
+        for cls, row in zip(classes, held, strict=True)
     ]
-    own = {i: call_score(cls, _image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)}
+    own = {i: call_score(cls, image_of(output, i, len(classes))) for i, cls in enumerate(classes) if callable(cls)}
     weights = torch.zeros_like(logits)
-    for i, index in enumerate(asked):
-        if index is not None:
-            weights[i, index] = 1
-    values = [float(own[i].detach()) if index is None else float(rows[i, index]) for i, index in enumerate(asked)]
-    facts = facts_of(values, asked, rows)
+    indices = {i: index for i, index in enumerate(asked) if index is not None}
+    if indices:
+        weights[list(indices)] = rows_of(logits[list(indices)], list(indices.values()), rows)
+    values = [float(own[i].detach()) if index is None else float(held[i, index]) for i, index in enumerate(asked)]
+    facts = facts_of(values, asked, held)
     step = torch.finfo(logits.dtype).eps
-    certain = [i for i, index in enumerate(asked) if index is not None and is_certain(rows[i], index, step)]
+    certain = [i for i, index in enumerate(asked) if index is not None and is_certain(held[i], index, step)]
     if own:
         return Scores(sum(own.values(), (logits * weights).sum()), None, facts, certain)
     return Scores(logits, weights, facts, certain)
+
+
+def rows_of(logits: Tensor, indices: Sequence[int], rows: Callable[[Tensor, Sequence[int]], Tensor] | None) -> Tensor:
+    """(N, K): what each score is of its image's logits (N, K); one-hot where `rows` says nothing else."""
+    if rows is not None:
+        return rows(logits.detach(), indices)
+    one_hot = torch.zeros_like(logits, requires_grad=False)
+    one_hot[range(len(indices)), list(indices)] = 1
+    return one_hot
 
 
 def is_certain(row: npt.NDArray[np.floating], index: int, step: float) -> bool:
@@ -261,7 +279,7 @@ def checked_rows(logits: Tensor, count: int) -> npt.NDArray[np.floating]:
     return rows
 
 
-def _image_of(output: Any, index: int, count: int) -> Any:
+def image_of(output: Any, index: int, count: int) -> Any:
     """The part of a batch's output that belongs to one image, as the model would give it for a batch of one."""
     if count == 1:
         return output
@@ -274,11 +292,11 @@ def _image_of(output: Any, index: int, count: int) -> Any:
         return output[index : index + 1]
     if isinstance(output, Mapping):
         kind: Callable[[Any], Any] = type(output)  # its own: a model's output may be read by attribute too
-        return kind({key: _image_of(value, index, count) for key, value in output.items()})
+        return kind({key: image_of(value, index, count) for key, value in output.items()})
     if isinstance(output, list) and len(output) == count and not any(isinstance(part, Tensor) for part in output):
         return [output[index]]  # one entry for each image, as detectors have it
     if isinstance(output, list | tuple):
-        parts = [_image_of(value, index, count) for value in output]
+        parts = [image_of(value, index, count) for value in output]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     raise ClassError(
         f"the model's output holds a {type(output).__name__}, which cannot be divided among {count} images; "

@@ -124,7 +124,7 @@ class Search:
         if not cut_off:
             return recording, False, another
         anew = Recording.of(self._forward, self._inputs, anew=cut_off)
-        _check_same(self._forward, recording.output, anew.output)
+        check_same(self._forward, recording.output, anew.output)
         if not is_connected(self._question.whole(anew.output), anew.starts, []):
             return recording, False, another  # the score does not depend on what was cut off
         return anew, True, None
@@ -136,8 +136,8 @@ class Search:
             ModelError: it answers differently.
         """
         if not self._is_cut_off:  # then it was recorded twice, and compared
-            tail = run_hooked(self._forward, target.site, self._inputs)
-            _check_same(self._forward, self._recording.output, tail.output)
+            tail = run_hooked(self._forward, [target.site], self._inputs)
+            check_same(self._forward, self._recording.output, tail.output)
 
     def found(self) -> Target:
         """The last layer that is a target.
@@ -352,10 +352,10 @@ def _possible_grids(record: Record, size: tuple[int, int]) -> dict[int, list[Vie
     """The tensors of a layer's output that could be grids, by place, and their possible views."""
     found = {}
     for place, tensor in enumerate(record.tensors):
-        if tensor.ndim and tensor.shape[0] == 1:  # more rows than images are crops, windows or frames
-            views = views_of(tuple(tensor.shape), size)
-            if views:
-                found[place] = views
+        # More rows than images are crops, windows or frames.
+        views = [view for view in views_of(tuple(tensor.shape), size) if tensor.shape[view.batch_axis] == 1]
+        if views:
+            found[place] = views
     return found
 
 
@@ -377,7 +377,8 @@ def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     )
 
 
-def _check_same(forward: Forward, first: Any, second: Any) -> None:
+def check_same(forward: Forward, first: Any, second: Any) -> None:
+    """Raises ModelError where two answers to one input are not equal up to rounding."""
     before, after = list(tensors_in(first)), list(tensors_in(second))
     if [a.shape for a in before] != [b.shape for b in after]:
         raise ModelError(

@@ -7,16 +7,17 @@ cut. A cut is accepted only if its features give what the layer gives and its he
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.fx
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from pytest_gradcam.cam.capture import Site, Tail, cut_at, sound_gradients
 from pytest_gradcam.cam.model import Forward, tensors_in
-from pytest_gradcam.cam.outputs import tensors_of
+from pytest_gradcam.cam.outputs import copied, tensors_of, with_tensors
 from pytest_gradcam.errors import ModelError, TargetLayerError
 
 
@@ -59,7 +60,7 @@ def run_split(forward: Forward, site: Site, inputs: Tensor) -> Tail:
             tail = _run_head(cut, features, rest, site)
             if isinstance(expected, Mapping) and type(tail.output) is not type(expected):  # a graph makes a plain dict
                 kind: Callable[[Any], Any] = type(expected)
-                tail = Tail(tail.leaves, kind(tail.output))
+                tail = replace(tail, output=kind(tail.output))
         except Exception as error:
             refused.append(f"{how}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue
@@ -98,8 +99,14 @@ def _run_head(cut: Cut, features: Any, rest: tuple[Any, ...], site: Site) -> Tai
     found = cut_at(features, site.places)
     if found is None:
         raise TypeError(f"its features are a {type(features).__name__}")
+
+    def head(changed: Mapping[int, Tensor]) -> Any:
+        others = {place: copied(tensor) for place, tensor in enumerate(tensors_of(features))}  # it may write to them
+        output = with_tensors(features, others | {site.places[part]: tensor for part, tensor in changed.items()})
+        return cut.head(output, *pytree.tree_map_only(Tensor, copied, rest))
+
     with torch.enable_grad(), sound_gradients(site.norms):
-        return Tail(found[0], cut.head(found[1], *rest))
+        return Tail(found[0], cut.head(found[1], *pytree.tree_map_only(Tensor, copied, rest)), head=head)
 
 
 def _reference(forward: Forward, site: Site, inputs: Tensor) -> tuple[Any, list[Tensor]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pytest_gradcam.cam.explain import question_of
+from pytest_gradcam.cam.captured import question_of
 from pytest_gradcam.cam.layers import Target
 from pytest_gradcam.cam.running import Options, ready
 from pytest_gradcam.cam.scores import ClassLike

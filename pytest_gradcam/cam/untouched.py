@@ -70,12 +70,13 @@ class Inventory:
             if isinstance(m, torch.jit.ScriptModule):
                 raise ModelTypeError(
                     f"the model holds a TorchScript module ({type(m).__name__}), which takes no hooks: put the Python "
-                    "module that it was made from in its place"
+                    'module that it was made from in its place, or pass method="occlusion", which needs none'
                 )
             if type(m).__module__.startswith(INT8):
                 raise ModelTypeError(
                     f"the model holds an int8 module ({type(m).__name__}), through which nothing can be "
-                    "differentiated: pass the float model that it was quantised from"
+                    'differentiated: pass the float model that it was quantised from, or method="occlusion", which '
+                    "needs forwards only"
                 )
             modules.append(m)  # in the order of `modules()`: the first parameter is the one that meets the input
             for p in m._parameters.values():

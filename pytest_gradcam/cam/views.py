@@ -23,7 +23,7 @@ class View:
     """One way to read an output as a grid.
 
     Attributes:
-        kind: `nchw`, `nhwc`, `tokens` or `channels-first tokens`.
+        kind: `nchw`, `nhwc`, `tokens`, `sequence-first tokens` or `channels-first tokens`.
         grid: (h, w) in cells.
         prefix: tokens before the grid's own, which have no place in the image.
         suffix: such tokens after the grid's own.
@@ -44,6 +44,15 @@ class View:
         return f"{self.kind} {before}{h}×{w}{after}"
 
     @property
+    def batch_axis(self) -> int:
+        """Which axis of the output counts the images."""
+        return _KINDS[self.kind].batch_axis
+
+    def of_one(self, output: Tensor) -> tuple[int, ...]:
+        """The shape of an output for one image: without the batch."""
+        return tuple(length for axis, length in enumerate(output.shape) if axis != self.batch_axis)
+
+    @property
     def cells(self) -> int:
         """How many cells the grid has."""
         return self.grid[0] * self.grid[1]
@@ -58,13 +67,14 @@ class View:
 class _Kind:
     propose: Callable[[Sequence[int], tuple[int, int]], Iterator[View]]
     read: Callable[[Tensor, View], Tensor]
+    batch_axis: int = 0
 
 
 def views_of(shape: Sequence[int], size: tuple[int, int]) -> list[View]:
     """The views that an output of this shape allows, the likeliest first. Which of them is true, no shape can tell.
 
     Args:
-        shape: shape of the output, batch first.
+        shape: shape of the output, batch first; of one image also tokens first, (L, 1, C).
         size: (H, W) of the model input, in pixels.
     """
     views = [view for kind in _KINDS.values() for view in kind.propose(shape, size)]
@@ -106,6 +116,12 @@ def _propose_tokens(shape: Sequence[int], size: tuple[int, int]) -> Iterator[Vie
         yield from _token_views("tokens", shape[1], size, MAX_PREFIX_TOKENS)
 
 
+def _propose_sequence_first_tokens(shape: Sequence[int], size: tuple[int, int]) -> Iterator[View]:
+    # torch's own order of tokens. Only the one image that is looked at tells it from a batch of channels-first tokens.
+    if len(shape) == 3 and shape[1] == 1:
+        yield from _token_views("sequence-first tokens", shape[0], size, MAX_PREFIX_TOKENS)
+
+
 def _propose_channels_first_tokens(shape: Sequence[int], size: tuple[int, int]) -> Iterator[View]:
     if len(shape) == 3:
         yield from _token_views("channels-first tokens", shape[2], size, 0)
@@ -138,6 +154,11 @@ def _read_tokens(output: Tensor, view: View) -> Tensor:
     return tokens.reshape(*tokens.shape[:2], *view.grid)
 
 
+def _read_sequence_first_tokens(output: Tensor, view: View) -> Tensor:
+    tokens = output[view.prefix : view.prefix + view.cells].permute(1, 2, 0)
+    return tokens.reshape(*tokens.shape[:2], *view.grid)
+
+
 def _read_channels_first_tokens(output: Tensor, view: View) -> Tensor:
     return output.reshape(*output.shape[:2], *view.grid)
 
@@ -146,5 +167,6 @@ _KINDS: dict[str, _Kind] = {
     "nchw": _Kind(_propose_nchw, _read_nchw),
     "nhwc": _Kind(_propose_nhwc, _read_nhwc),
     "tokens": _Kind(_propose_tokens, _read_tokens),
+    "sequence-first tokens": _Kind(_propose_sequence_first_tokens, _read_sequence_first_tokens, batch_axis=1),
     "channels-first tokens": _Kind(_propose_channels_first_tokens, _read_channels_first_tokens),
 }

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_gradcam.cam.heatmap import colourise
+from pytest_gradcam.verdicts import Sight
 
 COLUMNS: Final = 44
 ROWS: Final = 22  # a taller map would push the first line of the message out of a small terminal
@@ -68,6 +69,13 @@ def colour_map(
     pixels[_rim(cells(mask, height, columns))] = 255
     colours = _rgb(pixels) if truecolor else _indexed(pixels)
     return [f"│{_half_blocks(*colours[row : row + 2])}│" for row in range(0, height, 2)]
+
+
+def mask_of(sight: Sight) -> npt.NDArray[np.float32]:
+    """The region of a sight in the input frame, float32 (H, W); zero everywhere where there is none."""
+    if sight.place is not None:
+        return sight.place.mask
+    return np.zeros(sight.explanation.size, np.float32)
 
 
 def _shape(frame: tuple[int, ...], columns: int) -> tuple[int, int]:

@@ -19,8 +19,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from pytest_gradcam.cam.heatmap import blend
 from pytest_gradcam.report.lines import in_ascii
-from pytest_gradcam.report.maps import cells
-from pytest_gradcam.verdicts import Verdict
+from pytest_gradcam.report.maps import cells, mask_of
+from pytest_gradcam.verdicts import Sight, Verdict
 
 _SMALLEST: Final = 320  # pixels of a panel's longer side: less is hard to look at
 _LARGEST: Final = 1024  # more costs megabytes and shows no more of a coarse map
@@ -58,8 +58,18 @@ def outline(
 
 
 def picture(verdict: Verdict) -> npt.NDArray[np.uint8]:
-    """What the model saw, and beside it the map over it with the region outlined; a caption below. uint8 RGB."""
-    explanation = verdict.explanation
+    """What the model saw, and beside it the map over it with the region outlined; a caption below. uint8 RGB.
+
+    A row for each map that is shown.
+    """
+    rows = [_row(sight) for sight in verdict.shown]
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=_PAPER) for row in rows]
+    return np.vstack([*rows, _caption(verdict.message, width)])
+
+
+def _row(sight: Sight) -> npt.NDArray[np.uint8]:
+    explanation = sight.explanation
     height, width = _panel(explanation.image.shape)
     larger = height > explanation.image.shape[0]
     seen = np.asarray(
@@ -67,11 +77,11 @@ def picture(verdict: Verdict) -> npt.NDArray[np.uint8]:
         dtype=np.uint8,
     )
     cam = cv2.resize(explanation.cam, (width, height), interpolation=cv2.INTER_LINEAR if larger else cv2.INTER_AREA)
-    judged = outline(blend(seen, np.clip(cam, 0.0, 1.0).astype(np.float32)), verdict.mask)
+    judged = outline(blend(seen, np.clip(cam, 0.0, 1.0).astype(np.float32)), mask_of(sight))
     panels = np.full((height + 2 * _GAP, 2 * width + 3 * _GAP, 3), _PAPER, dtype=np.uint8)
     panels[_GAP:-_GAP, _GAP : _GAP + width] = seen
     panels[_GAP:-_GAP, -_GAP - width : -_GAP] = judged
-    return np.vstack([panels, _caption(verdict.message, panels.shape[1])])
+    return panels if not sight.title else np.vstack([_caption(sight.title, panels.shape[1]), panels])
 
 
 def save_overlay(verdict: Verdict, path: str | os.PathLike[str]) -> Path:

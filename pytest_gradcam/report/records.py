@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pytest_gradcam.report.maps import colour_map, plain_map
+from pytest_gradcam.report.maps import colour_map, mask_of, plain_map
 from pytest_gradcam.report.names import artifact_name
 from pytest_gradcam.report.overlay import is_overlay, save_overlay
 from pytest_gradcam.verdicts import Verdict
@@ -40,7 +40,7 @@ def recorder(
     def record(verdict: Verdict) -> str | None:
         values = {**to_record(verdict, nodeid), "folder": shown(folder), "overlay": None}
         keep(values)
-        if verdict.passed:
+        if verdict.passed or not verdict.shown:
             return None
         path = next(free)
         try:
@@ -55,13 +55,14 @@ def recorder(
 
 
 def to_record(verdict: Verdict, nodeid: str) -> dict[str, Any]:
-    """The verdict as plain JSON values; one that failed brings its map, in plain characters and in colour."""
-    values: dict[str, Any] = {**verdict.to_json(), "nodeid": nodeid, "plain": [], "colour": []}
+    """The verdict as plain JSON values; one that failed brings its maps, each in plain characters and in colour."""
+    values: dict[str, Any] = {**verdict.to_json(), "nodeid": nodeid, "maps": []}
     if not verdict.passed:
-        explanation = verdict.explanation
         truecolor = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
-        values["plain"] = plain_map(explanation.cam, verdict.mask)
-        values["colour"] = colour_map(explanation.image, explanation.cam, verdict.mask, truecolor=truecolor)
+        for sight in verdict.shown:
+            cam, image, mask = sight.explanation.cam, sight.explanation.image, mask_of(sight)
+            coloured = colour_map(image, cam, mask, truecolor=truecolor)
+            values["maps"].append({"plain": plain_map(cam, mask), "colour": coloured})
     # A numpy scalar would not cross from an xdist worker.
     plain: dict[str, Any] = json.loads(json.dumps(values, default=_plain))
     return plain

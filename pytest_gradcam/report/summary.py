@@ -11,6 +11,8 @@ from typing import Any, Final
 Record = Mapping[str, Any]
 
 ROWS: Final = 20
+# Metrics that lie between 0 and 1, which the two ends of a bar stand for.
+_SHARES: Final = ("energy", "pointing_game", "rank_accuracy", "iou", "mass_outside", "pass_rate")
 _SIDE: Final = 10  # cells of a bar on each side of a chance mark in the middle
 _RIGHTWARD: Final = "░▏▎▍▌▋▊▉"
 _LEFTWARD: Final = "░░▐▐▐▐▐█"  # Unicode has no more right-hand blocks than a half
@@ -27,7 +29,10 @@ def summary(records: Sequence[Record]) -> tuple[str, list[str]]:
         `attention: 41 judged, 2 failed`; a line with a bar for each of the worst 20, and where their overlays are.
     """
     failed = [record for record in records if record["failed"]]
-    title = f"attention: {len(records)} judged, {len(failed)} failed"
+    unsure = sum(record["outcome"] == "inconclusive" for record in failed)
+    title = f"attention: {len(records)} judged, {len(failed) - unsure} failed"
+    if unsure:
+        title += f", {unsure} inconclusive"
     worst = sorted(failed, key=lambda record: (-shortfall(record), record["nodeid"]))
     lines = [line(record) for record in worst[:ROWS]]
     if len(worst) > ROWS:
@@ -40,7 +45,7 @@ def summary(records: Sequence[Record]) -> tuple[str, list[str]]:
 def line(record: Record) -> str:
     """`-0.26 ░░░░░░░▐██│░░░░░░░░░░  needs 0.15  test_demo.py::test_reads_the_object[cup-017]`."""
     value, threshold = figures(float(record["value"]), float(record["threshold"]))
-    asks = "allowed" if _is_outside(record) else "needs"
+    asks = "allowed" if record["at_most"] else "needs"
     return f"  {value:>5} {bar(record)}  {f'{asks} {threshold}':<12}  {record['nodeid']}"
 
 
@@ -56,18 +61,20 @@ def figures(value: float, threshold: float) -> tuple[str, str]:
 def shortfall(record: Record) -> float:
     """How far the value is on the wrong side of its threshold, in the metric's unit."""
     missing = float(record["threshold"]) - float(record["value"])
-    return -missing if _is_outside(record) else missing
+    return -missing if record["at_most"] else missing
 
 
 def bar(record: Record) -> str:
     """21 cells: a mark where chance is, and from there a bar to the value, to the right where it is above chance."""
-    if record["metric"] == "calibrated_energy":  # chance is 0, and 1 is as far above it as a bar can show
-        left, chance, scale = _SIDE, 0.0, float(_SIDE)
-    else:
-        chance, scale = min(max(float(record["chance"]), 0.0), 1.0), 2.0 * _SIDE
+    chance, value = float(record["chance"]), float(record["value"])
+    if record["metric"] in _SHARES:
+        chance, scale = min(max(chance, 0.0), 1.0), 2.0 * _SIDE
         left = round(chance * scale)
+    else:  # chance in the middle, and what is needed where a bar shows well: of calibrated energy, 1 at the end
+        far = 2.0 * abs(float(record["threshold"]) - chance)
+        left, scale = _SIDE, float(_SIDE) / (1.0 if record["metric"] == "calibrated_energy" or far == 0.0 else far)
     right = 2 * _SIDE - left
-    length = (float(record["value"]) - chance) * scale
+    length = (value - chance) * scale
     return _grown(-length, left, _LEFTWARD)[::-1] + "│" + _grown(length, right, _RIGHTWARD)
 
 
@@ -75,7 +82,3 @@ def _grown(length: float, cells: int, tips: str) -> str:
     """A bar of `length` cells out of `cells`, from its left end; `tips` draw its last cell in eighths."""
     whole, rest = divmod(round(8 * min(max(length, 0.0), cells)), 8)
     return ("█" * whole + (tips[rest] if rest else "")).ljust(cells, "░")
-
-
-def _is_outside(record: Record) -> bool:
-    return bool(record["assertion"] == "assert_attention_outside_region")

@@ -10,28 +10,30 @@ import math
 import numpy as np
 
 from pytest_gradcam.metrics import METRICS, inside
-from pytest_gradcam.report.maps import colour_map, plain_map
+from pytest_gradcam.report.maps import colour_map, mask_of, plain_map
 from pytest_gradcam.verdicts import Verdict
 
 __all__ = ["colour_map", "failure_text", "plain_map"]
 
 
 def failure_text(verdict: Verdict, overlay: str | None) -> str:
-    """The whole message of an `AttentionError`: its first line tells the story, the rest is the evidence.
+    """The whole message of an error about a verdict: its first line tells the story, the rest is the evidence.
 
     Args:
-        verdict: the verdict that failed.
+        verdict: the verdict that failed, or could not tell.
         overlay: where the overlay was written, or why it was not; None: nothing is said about it.
     """
-    explanation = verdict.explanation
     lines = [verdict.message, ""]
     lines += [f"  {name:<9}  {text}" for name, text in _facts(verdict)]
-    lines += ["", *(f"  {line}" for line in plain_map(explanation.cam, verdict.mask)), ""]
-    seconds = explanation.seconds
-    took = f"{seconds * 1000.0:.0f} ms" if seconds < 1.0 else f"{seconds:.1f} s"
-    lines.append(
-        f"layer {explanation.layer} · {explanation.method} · {explanation.engine} · {explanation.device} · {took}"
-    )
+    for sight in verdict.shown:
+        heading = [f"  {sight.title}"] if sight.title else []
+        lines += ["", *heading, *(f"  {line}" for line in plain_map(sight.explanation.cam, mask_of(sight)))]
+    if verdict.sight is not None:
+        explanation = verdict.sight.explanation
+        seconds = explanation.seconds
+        took = f"{seconds * 1000.0:.0f} ms" if seconds < 1.0 else f"{seconds:.1f} s"
+        read = (explanation.method, explanation.engine, explanation.device, took)
+        lines += ["", " · ".join([f"layer {explanation.layer}", *read])]
     if overlay is not None:
         lines.append(f"overlay {overlay}")
     return "\n".join(lines)
@@ -51,20 +53,14 @@ def direction(verdict: Verdict) -> str:
 
 
 def _facts(verdict: Verdict) -> list[tuple[str, str]]:
-    explanation = verdict.explanation
-    noun = verdict.region.noun
-    height, width = explanation.cam.shape
-    rows, columns = explanation.grid
-    peak_x, peak_y = verdict.peak
-    facts = [
-        ("energy", f"{verdict.energy:.2f} of the map's mass is in {verdict.region}{_frame(verdict)}"),
-        ("chance", f"{verdict.chance:.2f} would be there if the model looked everywhere alike"),
-        ("filled", f"{verdict.filled:.2f} would be there if it filled {noun} evenly on this {rows}×{columns} grid"),
-        ("peak", f"at ({peak_x}, {peak_y}) of the {width}×{height} input, {_distance(verdict, noun)}"),
-    ]
+    facts = list(verdict.facts)
     if verdict.interval is not None:
         low, high = verdict.interval
-        facts.insert(0, ("interval", f"{low:.2f} to {high:.2f}"))
+        facts.insert(0, ("interval", f"{low:.2f} to {high:.2f}, each bound with {verdict.confidence:.0%} confidence"))
+    if verdict.sight is None:
+        return facts
+    if verdict.sight.place is not None:
+        facts += _facts_of_place(verdict)
     predicted = _predicted(verdict)
     if predicted:
         facts.append(("predicted", predicted))
@@ -74,6 +70,23 @@ def _facts(verdict: Verdict) -> list[tuple[str, str]]:
     return facts
 
 
+def _facts_of_place(verdict: Verdict) -> list[tuple[str, str]]:
+    """Where the map that is shown lies with regard to its region."""
+    explanation, place = verdict.explanation, verdict.place
+    if explanation.evidence <= 0:
+        return []
+    noun = place.region.noun
+    height, width = explanation.cam.shape
+    rows, columns = explanation.grid
+    peak_x, peak_y = place.peak
+    return [
+        ("energy", f"{place.energy:.2f} of the map's mass is in {place.region}{_frame(verdict)}"),
+        ("chance", f"{place.chance:.2f} would be there if the model looked everywhere alike"),
+        ("filled", f"{place.filled:.2f} would be there if it filled {noun} evenly on this {rows}×{columns} grid"),
+        ("peak", f"at ({peak_x}, {peak_y}) of the {width}×{height} input, {_distance(verdict, noun)}"),
+    ]
+
+
 def _frame(verdict: Verdict) -> str:
     """The picture that the region's numbers are of, where it has another size than the input."""
     height, width = verdict.frame
@@ -81,8 +94,9 @@ def _frame(verdict: Verdict) -> str:
 
 
 def _is_outside_default(verdict: Verdict) -> bool:
-    default = METRICS[verdict.metric].outside(verdict.chance, verdict.filled)
-    return verdict.assertion == "assert_attention_outside_region" and verdict.threshold == default
+    if verdict.assertion != "assert_attention_outside_region" or verdict.metric not in METRICS:
+        return False
+    return verdict.threshold == METRICS[verdict.metric].outside(verdict.place.chance, verdict.place.filled)
 
 
 def _distance(verdict: Verdict, noun: str) -> str:

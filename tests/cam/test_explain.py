@@ -365,11 +365,11 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("keywords", "message"),
         [
-            ({"method": "gradcam"}, "unknown method 'gradcam': the methods are auto, grad-cam, hirescam; did you mean"),
+            ({"method": "gradcam"}, "unknown method 'gradcam': the methods are auto, grad-cam, hirescam, grad-cam++,"),
             ({"method": None}, "unknown method None: the methods are auto, grad-cam, hirescam"),
             ({"engine": "hook"}, "unknown engine 'hook': the engines are hooks, split"),
             ({"engine": None}, "unknown engine None: the engines are hooks, split"),
-            ({"layer": ["relu1", "relu2"]}, "layer is a list: name one layer, or None to have it found"),
+            ({"layer": []}, "layer is an empty list: name layers, or pass None to have one found"),
         ],
     )
     def test_that_are_unknown_are_refused(self, keywords: dict[str, Any], message: str) -> None:

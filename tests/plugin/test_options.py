@@ -11,11 +11,11 @@ def test_the_help_lists_every_option_with_what_it_takes(pytester: pytest.Pyteste
     shown = " ".join(pytester.runpytest("--help").stdout.str().split())
     for text in (
         "attention assertions for image models (pytest-gradcam): --gradcam-method=NAME",
-        "--gradcam-method=NAME CAM method: auto, grad-cam, hirescam.",
+        "--gradcam-method=NAME CAM method: auto, grad-cam, hirescam, grad-cam++,",
         "--gradcam-engine=NAME How activations and gradients are obtained: hooks, split.",
         "--gradcam-device=NAME Where maps are computed: auto, cpu, cuda, cuda:<n>, mps, xpu, xpu:<n>.",
         "--gradcam-layer=NAME Dotted name of the target layer.",
-        "--gradcam-metric=NAME What is measured and judged: calibrated_energy, energy, pointing_game.",
+        "--gradcam-metric=NAME What is measured and judged: calibrated_energy, energy, lift, pointing_game,",
         "--gradcam-threshold=NUMBER Least value",
         "--gradcam-outside-threshold=NUMBER Most",
         "--gradcam-output-dir=DIR Folder of the overlays",
@@ -66,6 +66,10 @@ def test_every_setting_can_be_given_in_the_ini_file(pytester: pytest.Pytester) -
         gradcam_metric = energy
         gradcam_threshold = 0.4
         gradcam_outside_threshold = 0.05
+        gradcam_judge_by = rate
+        gradcam_pass_rate = 0.9
+        gradcam_confidence = 0.99
+        gradcam_inconclusive = warn
         gradcam_output_dir = build/attention
         gradcam_labels =
             cat
@@ -78,7 +82,8 @@ def test_every_setting_can_be_given_in_the_ini_file(pytester: pytest.Pytester) -
 
         def test_settings(gradcam):
             assert gradcam.settings == Settings(
-                "hirescam", "split", "cpu", "layer4.1", "energy", 0.4, 0.05, "build/attention", ("cat", "polar bear")
+                "hirescam", "split", "cpu", "layer4.1", "energy", 0.4, 0.05, "rate", 0.9, 0.99, "warn",
+                "build/attention", ("cat", "polar bear")
             )
         """
     )
@@ -108,10 +113,10 @@ def test_a_number_may_be_a_number_in_toml(pytester: pytest.Pytester) -> None:
     [
         ("--gradcam-threshold=much", "--gradcam-threshold: threshold 'much' is not a number: give one such as 0.15"),
         ("--gradcam-outside-threshold=nan", "--gradcam-outside-threshold: outside_threshold 'nan' is not finite:"),
-        ("--gradcam-method=gradcam", "known are auto, grad-cam, hirescam; did you mean 'grad-cam'?"),
+        ("--gradcam-method=gradcam", "occlusion, rise, legrad; did you mean 'grad-cam'?"),
         ("--gradcam-engine=hook", "--gradcam-engine: unknown engine 'hook': known are hooks, split;"),
         ("--gradcam-device=gpu", "--gradcam-device: unknown device 'gpu': known are auto, cpu, cuda,"),
-        ("--gradcam-metric=iou", "--gradcam-metric: unknown metric 'iou': known are calibrated_energy, energy,"),
+        ("--gradcam-metric=top5", "--gradcam-metric: unknown metric 'top5': known are calibrated_energy, energy,"),
         ("--gradcam-layer=", "--gradcam-layer: layer '' is no layer: give the dotted name of a module"),
         ("--gradcam-output-dir=", "--gradcam-output-dir: output_dir '' is no folder"),
     ],
@@ -128,7 +133,7 @@ def test_a_wrong_option_stops_the_run_before_it_starts(pytester: pytest.Pytester
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("gradcam_metric = iou", "gradcam_metric in the ini file: unknown metric 'iou': known are"),
+        ("gradcam_metric = top5", "gradcam_metric in the ini file: unknown metric 'top5': known are"),
         ("gradcam_threshold = much", "gradcam_threshold in the ini file: threshold 'much' is not a number"),
         (
             "gradcam_labels = red, green, blue",
@@ -171,9 +176,9 @@ def test_a_name_that_somebody_else_added_is_theirs(pytester: pytest.Pytester) ->
 
 def test_a_wrong_option_stops_a_run_with_xdist_too(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing(): pass")
-    done = pytester.runpytest("-n2", "--gradcam-metric=iou")
+    done = pytester.runpytest("-n2", "--gradcam-metric=top5")
     assert done.ret == USAGE_ERROR
-    assert "ERROR: --gradcam-metric: unknown metric 'iou'" in done.stderr.str()
+    assert "ERROR: --gradcam-metric: unknown metric 'top5'" in done.stderr.str()
 
 
 def test_no_test_has_the_fixture_unless_it_asks(pytester: pytest.Pytester) -> None:

@@ -44,7 +44,7 @@ def raw_cams(net: SmallNet, x: Tensor, score: Score, method: str) -> Array:
     if x.dtype == torch.float32:
         return np.stack([explanation.raw for explanation in explained(net, x, score, method)])
     activations, gradients = captured(net, x, score)
-    raw: Array = METHODS[method](activations, gradients).numpy()
+    raw: Array = METHODS[method].raw(activations, gradients).numpy()
     return raw
 
 

@@ -33,7 +33,7 @@ def plainly(net: nn.Module, layer: str, x: Tensor, method: str) -> Array:
     score = net(x)[:, 0].sum()
     handle.remove()
     (gradient,) = torch.autograd.grad(score, outputs[0])
-    raw: Array = METHODS[method](outputs[0].detach(), gradient).numpy()
+    raw: Array = METHODS[method].raw(outputs[0].detach(), gradient).numpy()
     return raw
 
 

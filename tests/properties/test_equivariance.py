@@ -164,6 +164,6 @@ def test_permuting_the_cells_permutes_the_map(
         """Below what explains: there, cells that are not in their places are refused."""
         tail = run_pair(features, net.head, x, [])
         (gradients,) = gradient(tail.output[:, 0].sum(), tail, "features")
-        return METHODS[method](tail.leaves[0].detach(), gradients)
+        return METHODS[method].raw(tail.leaves[0].detach(), gradients)
 
     assert torch.equal(raw(shuffled).flatten(1), raw(net.stages).flatten(1)[:, order])

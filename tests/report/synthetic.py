@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import cv2
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.regions import Region
-from pytest_gradcam.verdicts import Verdict
+from pytest_gradcam.verdicts import Place, Sight, Verdict
 
 
 def corner_raw(grid: int = 12) -> npt.NDArray[np.float32]:
@@ -68,25 +68,33 @@ def explanation(**changes: Any) -> Explanation:
 
 
 def verdict(**changes: Any) -> Verdict:
-    """The failing verdict of ux.md, with some of its values changed."""
+    """The failing verdict of ux.md, with some of its values changed: its own, or those of its place or sight."""
+    place = Place(
+        region=Region.box(36, 6, 76, 46),
+        mask=box_mask(),
+        frame=(96, 96),
+        chance=0.17,
+        filled=0.83,
+        energy=0.01,
+        peak=(5, 89),
+        peak_distance=53.0,
+    )
+    of_place = {field.name: changes.pop(field.name) for field in fields(Place) if field.name in changes}
+    sight = Sight(changes.pop("explanation", explanation()), replace(place, **of_place))
     return replace(
         Verdict(
             assertion="assert_attention_in_region",
-            passed=False,
+            outcome="failed",
             metric="calibrated_energy",
             value=-0.26,
             values=(-0.26,),
-            chance=0.17,
-            filled=0.83,
-            energy=0.01,
+            chance=0.0,
             threshold=0.15,
+            at_most=False,
             interval=None,
-            peak=(5, 89),
-            peak_distance=53.0,
-            region=Region.box(36, 6, 76, 46),
-            mask=box_mask(),
-            frame=(96, 96),
-            explanation=explanation(),
+            confidence=None,
+            sights=(sight,),
+            worst=0,
             message="class 3 (rocket) is not explained by the box: calibrated energy -0.26, needs 0.15",
         ),
         **changes,

@@ -42,7 +42,10 @@ def test_whatever_we_draw_has_an_ascii_spelling() -> None:
     drawn = [
         failure_text(verdict(), "here.png"),
         *plain_map(corner_map(), box_mask()),
-        *(bar({"metric": "calibrated_energy", "value": value / 100}) for value in range(-120, 120)),
+        *(
+            bar({"metric": "calibrated_energy", "chance": 0.0, "threshold": 0.15, "value": value / 100})
+            for value in range(-120, 120)
+        ),
         "… and 5 more",
     ]
     for text in drawn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,31 +37,35 @@ class TestToRecord:
         shown = verdict()
         seen = shown.explanation
         record = to_record(shown, NODEID)
-        assert record["plain"] == plain_map(seen.cam, shown.mask)
-        assert record["colour"] == colour_map(seen.image, seen.cam, shown.mask)
+        (drawn,) = record["maps"]
+        assert drawn["plain"] == plain_map(seen.cam, shown.mask)
+        assert drawn["colour"] == colour_map(seen.image, seen.cam, shown.mask)
 
     @pytest.mark.parametrize("terminal", ["", "yes"])
     def test_a_terminal_that_does_not_claim_truecolor_gets_256_colours(
         self, terminal: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("COLORTERM", terminal)
-        text = "".join(to_record(verdict(), NODEID)["colour"])
+        text = "".join(to_record(verdict(), NODEID)["maps"][0]["colour"])
         assert "38;5;" in text
         assert "38;2;" not in text
 
     def test_a_passed_one_travels_light(self) -> None:
-        record = to_record(verdict(passed=True), NODEID)
-        assert (record["plain"], record["colour"]) == ([], [])
+        record = to_record(verdict(outcome="passed"), NODEID)
+        assert record["maps"] == []
 
     def test_numpy_scalars_become_plain_ones(self) -> None:
         """Whatever crosses from an xdist worker must be of a built-in type, not of a subclass of one."""
         shown = verdict(
-            value=np.float64(0.5), chance=np.float32(0.25), passed=np.False_, peak=(np.int64(3), np.int64(4))
+            value=np.float64(0.5),
+            chance=np.float32(0.25),
+            peak=(np.int64(3), np.int64(4)),
+            explanation=explanation(cls=np.int64(3)),
         )
-        record = to_record(replace(shown, explanation=explanation(cls=np.int64(3))), NODEID)
-        assert (record["value"], record["chance"], record["passed"]) == (0.5, 0.25, False)
+        record = to_record(shown, NODEID)
+        assert (record["value"], record["region_share"], record["passed"]) == (0.5, 0.25, False)
         assert (record["peak"], record["cls"]) == ([3, 4], 3)
-        for value in (record["value"], record["chance"], record["passed"], *record["peak"], record["cls"]):
+        for value in (record["value"], record["region_share"], record["passed"], *record["peak"], record["cls"]):
             assert type(value) in (int, float, bool)
         assert json.loads(json.dumps(record)) == record
 
@@ -77,13 +80,13 @@ class TestRecorder:
 
     def test_a_passed_verdict_is_recorded_and_not_drawn(self, tmp_path: Path) -> None:
         record, kept = keep_in(tmp_path / "report")
-        assert record(verdict(passed=True)) is None
+        assert record(verdict(outcome="passed")) is None
         assert [entry["overlay"] for entry in kept] == [None]
         assert not (tmp_path / "report").exists()
 
     def test_more_than_one_failed_verdict_of_a_test_is_numbered(self, tmp_path: Path) -> None:
         record, _ = keep_in(tmp_path / "report")
-        for shown in (verdict(), verdict(passed=True), verdict(), verdict()):
+        for shown in (verdict(), verdict(outcome="passed"), verdict(), verdict()):
             record(shown)
         assert overlays(tmp_path / "report") == [
             "test_demo.py/test_it[a]-2.png",

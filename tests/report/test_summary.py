@@ -18,7 +18,9 @@ def record(**changes: Any) -> dict[str, Any]:
         "metric": "calibrated_energy",
         "value": -0.26,
         "threshold": 0.15,
-        "chance": 0.17,
+        "chance": 0.0,
+        "at_most": False,
+        "outcome": "failed",
         "nodeid": "test_demo.py::test_reads_the_object[cup-017]",
         "passed": False,
         "failed": True,
@@ -50,12 +52,11 @@ def test_a_verdict_that_was_expected_to_fail_is_judged_and_not_listed() -> None:
 
 
 def test_the_worst_is_the_one_farthest_beyond_its_own_threshold() -> None:
-    outside = "assert_attention_outside_region"
     records = [
         record(nodeid="by 0.20", value=0.1, threshold=0.3),
-        record(nodeid="by 0.50", value=0.5, threshold=0.0, assertion=outside),
+        record(nodeid="by 0.50", value=0.5, threshold=0.0, at_most=True),
         record(nodeid="by 0.41", value=-0.26, threshold=0.15),
-        record(nodeid="by 0.05", value=0.05, threshold=0.0, assertion=outside),
+        record(nodeid="by 0.05", value=0.05, threshold=0.0, at_most=True),
     ]
     _, lines = summary(records)
     assert [line[-7:] for line in lines[:-1]] == ["by 0.50", "by 0.41", "by 0.20", "by 0.05"]
@@ -89,7 +90,7 @@ def test_folders_are_named_once_and_only_where_something_was_written() -> None:
 
 
 def test_what_is_allowed_outside_is_not_called_needed() -> None:
-    outside = record(assertion="assert_attention_outside_region", value=0.4, threshold=0.0)
+    outside = record(at_most=True, value=0.4, threshold=0.0)
     assert "  allowed 0.00  " in summary([outside])[1][0]
 
 

@@ -152,7 +152,9 @@ def test_a_region_that_was_named_is_called_by_its_kind(region: Region, noun: str
 
 
 def test_an_interval_is_told_where_there_is_one() -> None:
-    assert facts(interval=(0.123, 0.456))["interval"] == "0.12 to 0.46"
+    assert facts(interval=(0.123, 0.456), confidence=0.9)["interval"] == (
+        "0.12 to 0.46, each bound with 90% confidence"
+    )
     assert "interval" not in facts()
 
 

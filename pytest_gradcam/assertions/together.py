@@ -1,0 +1,190 @@
+"""From measurements to an outcome: one image against a threshold, or several judged together through their interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pytest_gradcam.assertions.asking import Asking, told_apart
+from pytest_gradcam.statistics import FEW, clopper_pearson, decide, skewed_interval
+from pytest_gradcam.verdicts import Fact, Outcome, Sight, Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What was measured of one image.
+
+    Attributes:
+        value: in the metric's unit.
+        threshold: what is needed of this image.
+        chance: the value of what knows nothing.
+        sights: the maps that were measured; the first is shown first.
+        facts: (name, text) of further lines about this image.
+        has_evidence: whether there was a map; without one, the value is the worst that there is.
+        index: which of the images that were given it is, where some of them are left out.
+    """
+
+    value: float
+    threshold: float
+    chance: float
+    sights: tuple[Sight, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    has_evidence: bool = True
+    index: int | None = None
+
+    def passes(self, *, at_most: bool) -> bool:
+        """Whether the image passes by itself."""
+        return self.value <= self.threshold if at_most else self.value >= self.threshold
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """What an assertion claims, in words and signs.
+
+    Attributes:
+        metric: registered name.
+        title: the metric in a sentence.
+        at_most: whether low values pass.
+        is_rate: whether values are 0 or 1, and so judged by their rate.
+        sentence: (measured, whether it passed) → the claim about one image, or its opposite.
+        of_many: the claim about several images.
+        not_of_many: its opposite.
+        details: further lines about the image that is shown.
+        lacking: what an image has that has nothing to measure.
+    """
+
+    metric: str
+    title: str
+    at_most: bool
+    sentence: Callable[[Measured, bool], str]
+    of_many: str
+    not_of_many: str
+    is_rate: bool = False
+    details: tuple[Fact, ...] = ()
+    lacking: str = "without any evidence"
+
+
+def verdict_of_one(asking: Asking, claim: Claim, measured: Measured) -> Verdict:
+    """The verdict on one image: passed or failed."""
+    passed = measured.passes(at_most=claim.at_most)
+    shown, needed = told_apart(measured.value, measured.threshold)
+    needs = f"allowed {needed}" if claim.at_most else f"needs {needed}"
+    return Verdict(
+        assertion=asking.assertion,
+        outcome="passed" if passed else "failed",
+        metric=claim.metric,
+        value=measured.value,
+        values=(measured.value,),
+        chance=measured.chance,
+        threshold=measured.threshold,
+        at_most=claim.at_most,
+        interval=None,
+        confidence=None,
+        sights=measured.sights,
+        worst=0,
+        message=f"{claim.sentence(measured, passed)}: {claim.title} {shown}, {needs}",
+        facts=measured.facts + claim.details,
+    )
+
+
+def verdict_of_many(asking: Asking, claim: Claim, measured: Sequence[Measured]) -> Verdict:
+    """The verdict on several images together: passed, failed or inconclusive, by an interval of the mean or rate.
+
+    The rate is the share of the images that pass by themselves; `judge_by` of the settings decides which is judged.
+    """
+    settings = asking.settings
+    by_rate = settings.judge_by == "rate" or (settings.judge_by == "auto" and claim.is_rate)
+    n, confidence = len(measured), settings.confidence
+    values = [each.value for each in measured]
+    wanted = math.fsum(each.threshold for each in measured) / n
+    passes = sum(each.passes(at_most=claim.at_most) and each.has_evidence for each in measured)
+    if by_rate:
+        value, threshold, at_most = passes / n, settings.pass_rate, False
+        interval = clopper_pearson(passes, n, confidence)
+        low, high = interval.low, interval.high
+        outcome: Outcome = decide(interval, threshold)
+        title, chance = f"{claim.title} passes on", 0.0
+    else:
+        # Where thresholds differ between images, it is the distance from them that has a mean.
+        interval = skewed_interval([each.value - each.threshold for each in measured], confidence)
+        value, threshold, at_most = math.fsum(values) / n, wanted, claim.at_most
+        outcome = decide(interval, 0.0, at_most=claim.at_most)
+        low, high = interval.low + wanted, interval.high + wanted
+        title, chance = f"mean {claim.title}", math.fsum(each.chance for each in measured) / n
+    order = sorted(range(n), key=lambda i: _margin(measured[i], at_most=claim.at_most))
+    sights = tuple(each.sights[0] for each in measured if each.sights)
+    return Verdict(
+        assertion=asking.assertion,
+        outcome=outcome,
+        metric="pass_rate" if by_rate else claim.metric,
+        value=value,
+        values=tuple(values),
+        chance=chance,
+        threshold=threshold,
+        at_most=at_most,
+        interval=(low, high),
+        confidence=confidence,
+        sights=sights,
+        worst=order[0] if len(sights) == n else 0,
+        message=_message(claim, outcome, n, title, value, (low, high), threshold, at_most, by_rate, confidence),
+        facts=_facts(measured, order, passes, claim) + measured[order[0]].facts + claim.details,
+    )
+
+
+def _margin(measured: Measured, *, at_most: bool) -> float:
+    """How far the value is on the right side of its threshold."""
+    margin = measured.value - measured.threshold
+    return -margin if at_most else margin
+
+
+def _message(
+    claim: Claim,
+    outcome: Outcome,
+    n: int,
+    title: str,
+    value: float,
+    interval: tuple[float, float],
+    threshold: float,
+    at_most: bool,
+    by_rate: bool,
+    confidence: float,
+) -> str:
+    images = f"{n} image{'s' if n != 1 else ''}" + (f" (fewer than {FEW})" if n < FEW else "")
+    low, high = interval
+    if by_rate:
+        spoken, needed = f"{value:.0%}", f"needs {threshold:.0%}"
+        bounds = f"{low:.0%}", f"{high:.0%}"
+    else:
+        spoken, needed = f"{value:.2f}", f"{'allowed' if at_most else 'needs'} {threshold:.2f}"
+        bounds = tuple(told_apart(bound, threshold)[0] for bound in interval)  # type: ignore[assignment]
+    sure = f"with {confidence:.0%} confidence"
+    if outcome == "inconclusive":
+        return (
+            f"{images} cannot tell whether {claim.of_many}: {title} {spoken}, between {bounds[0]} and {bounds[1]} "
+            f"{sure} each way, {needed}"
+        )
+    holds = outcome == "passed"
+    sentence = claim.of_many if holds else claim.not_of_many
+    bound = f"at least {bounds[0]}" if holds != at_most else f"at most {bounds[1]}"
+    return f"of {images}, {sentence}: {title} {spoken}, {bound} {sure}, {needed}"
+
+
+def _facts(measured: Sequence[Measured], order: Sequence[int], passes: int, claim: Claim) -> tuple[Fact, ...]:
+    n = len(measured)
+    facts = [("alone", f"{passes} of {n} images pass by themselves")]
+    if n < FEW:
+        facts.append(("few", f"{n} images: fewer than {FEW} leave a wide interval; pass more of them"))
+    names = [i if each.index is None else each.index for i, each in enumerate(measured)]
+    without = [names[i] for i, each in enumerate(measured) if not each.has_evidence]
+    if without:
+        facts.append(("lacking", f"{len(without)} {claim.lacking}: {_listed(without)}; they count as failed"))
+    worst = [f"image {names[i]} ({measured[i].value:.2f})" for i in order[: min(5, n)]]
+    facts.append(("worst", ", ".join(worst)))
+    facts.append(("shown", f"image {names[order[0]]}, the worst"))
+    return tuple(facts)
+
+
+def _listed(indices: Sequence[int]) -> str:
+    shown = ", ".join(str(i) for i in indices[:8])
+    return f"image{'s' if len(indices) > 1 else ''} {shown}" + (" …" if len(indices) > 8 else "")
