@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pytest_gradcam.cam.captured import name_of_layers
 from pytest_gradcam.cam.running import Options
 from pytest_gradcam.cam.search import NO_GRADIENT, Judgement
 from pytest_gradcam.cam.survey import Survey, survey
@@ -127,6 +128,9 @@ def table(model: nn.Module, inputs: Tensor, seen: Survey, everything: bool) -> l
     left_out = len(seen.judgements) - len(shown)
     if left_out:
         lines += ["", f"{left_out} more: see them with --all"]
+    if seen.blocks:
+        names = name_of_layers([each.name for each in seen.blocks])
+        lines += ["", f"method auto reads the same layer of the blocks before with it: {names}"]
     return lines if taken is not None else [*lines, "", seen.why_none]
 
 

@@ -1,8 +1,8 @@
 """The assertions: explain → measure → Verdict → return or raise; and `Gradcam`, the same bound to settings.
 
 Knows no pytest. `attention` judges maps against regions, `maps` against each other (`comparing` has the similarities,
-`turns` the flips), `trust` the explanation itself, `reliance` the prediction. `together` makes an outcome of measurements,
-`asking` and `asked` do what all of them need.
+`turns` the flips), `trust` the explanation itself, `reliance` the prediction. `together` makes an outcome of
+measurements, `asking` and `asked` do what all of them need.
 """
 
 from __future__ import annotations

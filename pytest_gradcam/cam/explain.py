@@ -145,8 +145,9 @@ def _of_classes(run: Run, captured: Sequence[Captured], classes: Sequence[ClassL
 
 
 def _found(run: Run, captured: Sequence[Captured], raws: Raw, facts: Sequence[Fact]) -> Found:
-    layers = name_of_layers(tuple(dict.fromkeys(name for each in captured for name in each.names)))
-    return Found(raws, facts, layers, captured[0].method(run.options.method).name, captured[0].labels)
+    names = tuple(dict.fromkeys(name for each in captured for name in each.names))
+    method = captured[0].method(run.options.method).name
+    return Found(raws, facts, name_of_layers(names), method, captured[0].labels, layers=names)
 
 
 def _explanations(run: Run, found: Found, looks: Sequence[Look], started: float) -> list[Explanation]:
@@ -173,6 +174,7 @@ def _explanations(run: Run, found: Found, looks: Sequence[Look], started: float)
             seconds=seconds,
             size=(int(run.inputs.shape[2]), int(run.inputs.shape[3])),
             look=looks[i],
+            layers=found.layers,
         )
         for i, fact in enumerate(found.facts)
     ]

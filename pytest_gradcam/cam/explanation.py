@@ -30,7 +30,8 @@ class Explanation:
         predicted: class of the largest logit; None for a callable.
         predicted_label: name of the predicted class, where known.
         predicted_probability: probability of the predicted class.
-        layer: dotted name of the target layer; `the input` or `its own` where the method reads none of ours.
+        layer: dotted name of the target layer, or the first and the last of several; `the input` or `its own` where
+            the method reads none of ours.
         grid: (h, w) of the target layer.
         method: registered name of the CAM method, or the name of the user's own.
         engine: `hooks` or `split`; `forwards` where nothing but forwards was needed; `its own` of the user's method.
@@ -38,6 +39,7 @@ class Explanation:
         seconds: wall time of the computation, in seconds; for a batch, its share.
         size: (H, W) of the input frame, in pixels.
         look: makes `image`; called when somebody looks.
+        layers: dotted names of the layers that were read, in the order of the forward; several are fused.
     """
 
     raw: npt.NDArray[np.float32]
@@ -57,6 +59,7 @@ class Explanation:
     seconds: float
     size: tuple[int, int]
     look: Callable[[], npt.NDArray[np.uint8]]
+    layers: tuple[str, ...] = ()
 
     @cached_property
     def image(self) -> npt.NDArray[np.uint8]:

@@ -22,6 +22,7 @@ class Found:
         method: registered name, or that of the user's callable.
         labels: class names, by index, where they are known.
         engine: how they were obtained, where that was no engine that the user may choose.
+        layers: the dotted names of the layers, where there are any.
     """
 
     raws: npt.NDArray[np.float64]
@@ -30,3 +31,4 @@ class Found:
     method: str
     labels: Sequence[str] | None
     engine: str | None = None
+    layers: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 
 from torch import nn
@@ -84,3 +85,12 @@ def name_of(module: nn.Module, layer: str | nn.Module) -> str:
 def children_of(module: nn.Module) -> str:
     """The names of a model's children, for messages."""
     return ", ".join(repr(name) for name, _ in module.named_children()) or "none"
+
+
+def are_alike(name: str, other: str) -> bool:
+    """Whether two dotted names differ in the number of one of their parts: `blocks.3.norm1` and `blocks.11.norm1`."""
+    parts, others = name.split("."), other.split(".")
+    if len(parts) != len(others):
+        return False
+    differ = [(a, b) for a, b in zip(parts, others, strict=True) if a != b]
+    return len(differ) == 1 and re.sub(r"\d+", "#", differ[0][0]) == re.sub(r"\d+", "#", differ[0][1])

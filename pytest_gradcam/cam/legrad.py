@@ -76,7 +76,8 @@ def of_image(run: Run, classes: Sequence[ClassLike] | None) -> Found:
         tail = Tail((attention[i],), output if i == len(states) - 1 else _run_tail(run, blocks, states[i]))
         for place, g in _gradients(tail, asked, blocks.names[i]):
             raws[place] += _maps(g, blocks.view, blocks.names[i]) / len(chosen)
-    return Found(raws, facts_of_image(output, asked), _name_of([blocks.names[i] for i in chosen]), NAME, labels)
+    names = tuple(blocks.names[i] for i in chosen)
+    return Found(raws, facts_of_image(output, asked), _name_of(names), NAME, labels, layers=names)
 
 
 def _maps(gradients: Tensor, view: View, name: str) -> Raw:

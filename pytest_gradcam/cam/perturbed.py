@@ -44,7 +44,7 @@ def of_image(run: Run, classes: Sequence[ClassLike] | None) -> Found:
     raws = [parts[0] if len(parts) == 1 else fuse(parts, grid) for parts in by_layer.values()]
     whole = raws[0] if len(raws) == 1 else fuse_layers(raws, grid)
     facts = facts_of_image(first.tail.output, asked)
-    return Found(whole, facts, name_of_layers(tuple(by_layer)), method.name, first.labels)
+    return Found(whole, facts, name_of_layers(tuple(by_layer)), method.name, first.labels, layers=tuple(by_layer))
 
 
 def _activations(captured: Captured, part: int) -> Tensor:

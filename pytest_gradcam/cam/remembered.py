@@ -21,23 +21,23 @@ _PLAIN = (int, float, str, bytes, NoneType, type, ModuleType, BuiltinFunctionTyp
 # Of one model: lambdas made anew with other values each time would fill the memory.
 MAX_KEPT = 64
 
-_found: weakref.WeakKeyDictionary[nn.Module, dict[Any, Target]] = weakref.WeakKeyDictionary()
+_found: weakref.WeakKeyDictionary[nn.Module, dict[Any, tuple[Target, ...]]] = weakref.WeakKeyDictionary()
 
 
-def recall(forward: Forward, inputs: Tensor, name: str | None, score: object) -> Target | None:
-    """What was kept for this model, if it is still in the model."""
-    target = _found.get(forward.module, {}).get(_key(forward, inputs, name, score))
-    return target if target is not None and _submodule(forward.module, target.name) is target.module else None
+def recall(forward: Forward, inputs: Tensor, asked: str, score: object) -> tuple[Target, ...] | None:
+    """What was kept for this model, if it is still in the model; `asked` says which layers were."""
+    found = _found.get(forward.module, {}).get(_key(forward, inputs, asked, score), ())
+    return found if found and all(_submodule(forward.module, each.name) is each.module for each in found) else None
 
 
-def keep(forward: Forward, inputs: Tensor, name: str | None, score: object, target: Target) -> None:
+def keep(forward: Forward, inputs: Tensor, asked: str, score: object, found: tuple[Target, ...]) -> None:
     """Keep a finding as long as the model, the score and the way to call it live."""
     held = {
-        key: found
-        for key, found in _found.get(forward.module, {}).items()
+        key: kept
+        for key, kept in _found.get(forward.module, {}).items()
         if key[0] == forward.state and not any(map(_is_gone, key[3:]))
     }
-    kept = [*held.items(), (_key(forward, inputs, name, score), target)]
+    kept = [*held.items(), (_key(forward, inputs, asked, score), found)]
     _found[forward.module] = dict(kept[-MAX_KEPT:])
 
 
@@ -46,9 +46,9 @@ def forget(module: nn.Module) -> None:
     _found.pop(module, None)
 
 
-def _key(forward: Forward, inputs: Tensor, name: str | None, score: object) -> tuple[Any, ...]:
+def _key(forward: Forward, inputs: Tensor, asked: str, score: object) -> tuple[Any, ...]:
     score = _reference(score if callable(score) else None)
-    return forward.state, name, tuple(inputs.shape[1:]), score, _reference(forward.how)
+    return forward.state, asked, tuple(inputs.shape[1:]), score, _reference(forward.how)
 
 
 def _reference(called: object) -> object:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pytest_gradcam.cam.capture import run_hooked
 from pytest_gradcam.cam.dependence import Dependence, Question
-from pytest_gradcam.cam.layers import Part, Target, children_of
+from pytest_gradcam.cam.layers import Part, Target, are_alike, children_of
 from pytest_gradcam.cam.locality import noisy
 from pytest_gradcam.cam.location import Location, reason
 from pytest_gradcam.cam.model import Forward, tensors_in
@@ -65,14 +65,17 @@ class Judgement:
     is_probed: bool = False
 
 
-def target_of(forward: Forward, inputs: Tensor, name: str | None, question: Question) -> Target:
-    """The target layer of a model for inputs of this shape.
+def targets_of(
+    forward: Forward, inputs: Tensor, name: str | None, question: Question, *, with_blocks: bool = False
+) -> tuple[Target, ...]:
+    """The target layer of a model for inputs of this shape; before it, those of the blocks before.
 
     Args:
         forward: the model, in eval mode.
         inputs: (N, C, H, W); the first image is used.
         name: dotted name of the layer, or None to find it.
         question: the score that is asked for.
+        with_blocks: whether a layer of tokens is asked for in all blocks.
 
     Raises:
         TargetLayerError: there is none, or the named one gives no map.
@@ -81,7 +84,7 @@ def target_of(forward: Forward, inputs: Tensor, name: str | None, question: Ques
     search = Search(forward, inputs[:1], question)
     target = search.found() if name is None else search.named(name)
     search.check_answer(target)
-    return target
+    return (*search.in_blocks_before(target), target) if with_blocks else (target,)
 
 
 class Search:
@@ -282,6 +285,23 @@ class Search:
         records = self._recording.records
         later = records[next(i for i, other in enumerate(records) if other is record) :]
         return tuple(other.module for other in later if isinstance(other.module, nn.modules.batchnorm._NormBase))
+
+    def in_blocks_before(self, target: Target) -> list[Target]:
+        """The same layer of earlier blocks, where it is a proven grid of tokens, in the order of the forward."""
+        part = target.parts[0]
+        if len(target.parts) > 1 or "tokens" not in part.view.kind or part.is_scale_free:
+            return []
+        found: list[Target] = []
+        for record, grids in reversed(self._candidates):
+            if record.name == target.name:
+                break
+            if are_alike(record.name, target.name) and type(record.module) is type(target.module):
+                judged = self._judge(record, grids, named=True)
+                if judged.target is not None and not judged.why and len(judged.target.parts) == 1:
+                    other = judged.target.parts[0]
+                    if (other.view, other.shape, other.is_scale_free) == (part.view, part.shape, False):
+                        found.append(judged.target)
+        return found
 
     def named(self, name: str) -> Target:
         """The layer of this name, checked.

@@ -6,7 +6,7 @@ cut. A cut is accepted only if its features give what the layer gives and its he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from pytest_gradcam.cam.capture import Site, Tail, cut_at, sound_gradients
+from pytest_gradcam.cam.capture import Site, Tail, cut_at, keeping, sound_gradients
 from pytest_gradcam.cam.model import Forward, tensors_in
 from pytest_gradcam.cam.outputs import copied, tensors_of, with_tensors
 from pytest_gradcam.errors import ModelError, TargetLayerError
@@ -30,13 +30,14 @@ class Cut:
     head: Callable[..., Any]
 
 
-def run_split(forward: Forward, site: Site, inputs: Tensor) -> Tail:
+def run_split(forward: Forward, site: Site, inputs: Tensor, behind: Sequence[Site] = ()) -> Tail:
     """Cut the model at a layer, run the features without autograd and the head with it.
 
     Args:
         forward: the model, in eval mode.
         site: where it is cut.
         inputs: (N, C, H, W).
+        behind: further layers, that the head calls; tensors of theirs follow the leaves.
 
     Raises:
         ModelError: no cut reproduces the model.
@@ -57,14 +58,14 @@ def run_split(forward: Forward, site: Site, inputs: Tensor) -> Tail:
                 continue
             with torch.no_grad():
                 features, rest = cut.features(inputs.clone())  # a forward may write to its input
-            tail = _run_head(cut, features, rest, site)
+            tail = _run_head(cut, features, rest, site, behind)
             if isinstance(expected, Mapping) and type(tail.output) is not type(expected):  # a graph makes a plain dict
                 kind: Callable[[Any], Any] = type(expected)
                 tail = replace(tail, output=kind(tail.output))
         except Exception as error:
             refused.append(f"{how}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue
-        if not all(map(_agree, tail.leaves, at_layer)):
+        if not all(map(_agree, tail.leaves[: len(at_layer)], at_layer)):
             refused.append(f"{how}: its features are not what {name!r} gives")
         elif not _agree_nested(tail.output, expected):
             refused.append(f"{how}: its head does not give what the model gives")
@@ -95,7 +96,7 @@ def run_pair(
     return _run_head(Cut("pair", lambda x: (x, ()), head), found, (), Site("features", nn.Identity(), norms=norms))
 
 
-def _run_head(cut: Cut, features: Any, rest: tuple[Any, ...], site: Site) -> Tail:
+def _run_head(cut: Cut, features: Any, rest: tuple[Any, ...], site: Site, behind: Sequence[Site] = ()) -> Tail:
     found = cut_at(features, site.places)
     if found is None:
         raise TypeError(f"its features are a {type(features).__name__}")
@@ -105,8 +106,13 @@ def _run_head(cut: Cut, features: Any, rest: tuple[Any, ...], site: Site) -> Tai
         output = with_tensors(features, others | {site.places[part]: tensor for part, tensor in changed.items()})
         return cut.head(output, *pytree.tree_map_only(Tensor, copied, rest))
 
-    with torch.enable_grad(), sound_gradients(site.norms):
-        return Tail(found[0], cut.head(found[1], *pytree.tree_map_only(Tensor, copied, rest)), head=head)
+    norms = list({id(norm): norm for each in (site, *behind) for norm in each.norms}.values())
+    with torch.enable_grad(), sound_gradients(norms), keeping(behind) as kept:
+        output = cut.head(found[1], *pytree.tree_map_only(Tensor, copied, rest))
+    missing = [each.name for each in behind if each.name not in kept]
+    if missing:
+        raise TypeError(f"its head does not call {missing[0]!r}")
+    return Tail(found[0] + tuple(leaf for each in behind for leaf in kept[each.name]), output, head=head)
 
 
 def _reference(forward: Forward, site: Site, inputs: Tensor) -> tuple[Any, list[Tensor]]:

@@ -21,12 +21,14 @@ class Survey:
     Attributes:
         judgements: of the layers, the last one first.
         chosen: the one that is taken unasked; None where there is none.
+        blocks: those of earlier blocks that `auto` reads with it.
         why_none: the error that is raised then.
     """
 
     judgements: tuple[Judgement, ...]
     chosen: Target | None
     why_none: str
+    blocks: tuple[Target, ...] = ()
 
 
 def survey(model: nn.Module, inputs: Tensor, cls: ClassLike, options: Options) -> Survey:
@@ -45,6 +47,7 @@ def survey(model: nn.Module, inputs: Tensor, cls: ClassLike, options: Options) -
         search = Search(run.forward, run.inputs, question_of(run, cls))
         judgements = tuple(search.judgements())
         try:
-            return Survey(judgements, search.chosen(judgements), "")
+            chosen = search.chosen(judgements)
+            return Survey(judgements, chosen, "", tuple(search.in_blocks_before(chosen)))
         except TargetLayerError as error:
             return Survey(judgements, None, str(error))
