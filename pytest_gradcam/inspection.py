@@ -128,9 +128,9 @@ def table(model: nn.Module, inputs: Tensor, seen: Survey, everything: bool) -> l
     left_out = len(seen.judgements) - len(shown)
     if left_out:
         lines += ["", f"{left_out} more: see them with --all"]
-    if seen.blocks:
-        names = name_of_layers([each.name for each in seen.blocks])
-        lines += ["", f"method auto reads the same layer of the blocks before with it: {names}"]
+    if len(seen.blocks) > 1:
+        blocks = name_of_layers([each.name for each in seen.blocks])
+        lines += ["", f"method auto reads the tokens of all blocks: {blocks}"]
     return lines if taken is not None else [*lines, "", seen.why_none]
 
 

@@ -277,10 +277,14 @@ def _shorten(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
 
     Where pytest runs in CI it would print the whole message, map and all, a second time.
     """
-    from pytest_gradcam.verdicts import AttentionError
+    from pytest_gradcam.verdicts import AttentionError, InconclusiveError
 
     crash = getattr(report.longrepr, "reprcrash", None)
-    if crash is not None and call.excinfo is not None and isinstance(call.excinfo.value, AttentionError):
+    if (
+        crash is not None
+        and call.excinfo is not None
+        and isinstance(call.excinfo.value, AttentionError | InconclusiveError)
+    ):
         crash.message = f"{call.excinfo.typename}: {call.excinfo.value}".partition("\n")[0]
 
 

@@ -38,8 +38,8 @@ class Settings:
     """What the assertions of one test are bound to; every value is checked when it is set.
 
     Attributes:
-        method: name of a CAM method, or `auto`: Grad-CAM on convolutional grids, HiResCAM on token grids; or a callable
-            (model, inputs, target) → map.
+        method: name of a CAM method; `auto`: Grad-CAM on convolutional grids, HiResCAM on those that the head reads
+            unevenly and on token grids, there in all blocks; or a callable (model, inputs, target) → map.
         engine: how activations and gradients are obtained, `hooks` or `split`.
         device: where maps are computed: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`, `xpu:1`.
         layer: the target layer: dotted name, module, or None: found and checked. Several, as a list or separated by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -68,7 +69,9 @@ class Verdict:
         metric: name of the metric.
         value: the measured value, in the metric's unit: of one image, the mean of several, or the share that passed.
         values: one value for each image judged.
-        chance: the value of a map, or of a prediction, that knows nothing, in the unit of `value`.
+        chance: the value of what the assertion must tell from what it claims, in the unit of `value`: of a map that
+            knows nothing, of one that is the same for all classes or weights, or of the same shape elsewhere; of a
+            rate, the share of the images on which that would pass.
         threshold: the value that was needed.
         at_most: whether values up to the threshold pass, and not those from it on.
         interval: of several images, lower and upper bound of `value`, each at `confidence`.
@@ -188,7 +191,7 @@ class Verdict:
             "chance": self.chance,
             "threshold": self.threshold,
             "at_most": self.at_most,
-            "interval": None if self.interval is None else list(self.interval),
+            "interval": None if self.interval is None else [b if math.isfinite(b) else None for b in self.interval],
             "confidence": self.confidence,
             "facts": [list(fact) for fact in self.facts],
             "message": self.message,

@@ -17,12 +17,13 @@ from pytest_gradcam.assertions.asking import (
     one_class_each,
     refuse_copies,
 )
-from pytest_gradcam.assertions.together import Claim, Measured, verdict_of_many, verdict_of_one
+from pytest_gradcam.assertions.comparing import number
+from pytest_gradcam.assertions.together import Claim, Measured, is_mean, verdict_of_many, verdict_of_one
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.running import ModelLike
-from pytest_gradcam.errors import RegionError, VacuousRegionError, VacuousThresholdError
+from pytest_gradcam.errors import RegionError, TargetLayerError, VacuousRegionError, VacuousThresholdError
 from pytest_gradcam.images import Prepared, carry_region
-from pytest_gradcam.metrics import METRICS, Metric, chance, distance_to, energy, filled, filling, peak
+from pytest_gradcam.metrics import METRICS, TIE, Metric, chance, distance_to, energy, filled, filling, peak
 from pytest_gradcam.regions import Region
 from pytest_gradcam.verdicts import Place, Sight, Verdict
 
@@ -30,6 +31,9 @@ from pytest_gradcam.verdicts import Place, Sight, Verdict
 BARELY_ABOVE_CHANCE = 1.1
 # A threshold at the bound of what a map can reach is served, whichever way the bound is rounded.
 ROUNDING = 1e-6
+
+# Parts that share more than this of the smaller one are one part.
+MOST_SHARED = 0.5
 
 Mask = npt.NDArray[np.float32]
 
@@ -66,14 +70,19 @@ def judge_region(
     regions = regions_each(bbox, len(images))
     classes = one_class_each(cls, len(images))
     prepared_all, masks = prepared_with_masks(asking, model, images, regions)
-    refuse_copies(prepared_all, list(zip(map(str, regions), map(str, classes), strict=True)))
+    maps = asking.explain(model, prepared_all, classes)
+    asked = [cls if each.cls is None else each.cls for cls, each in zip(classes, maps, strict=True)]
+    refuse_copies(prepared_all, [(mask.tobytes(), str(cls)) for mask, cls in zip(masks, asked, strict=True)])
+    together = is_mean(asking, metric.is_rate)
     found = []
-    for i, explanation in enumerate(asking.explain(model, prepared_all, classes)):
+    for i, explanation in enumerate(maps):
         with naming(i):
-            if asking.settings.judge_by != "rate":
+            if together:
                 asking.with_evidence(explanation)
             frame = prepared_all[i].frame
-            found.append(_measured(asking, metric, explanation, regions[i], masks[i], frame, inside=inside))
+            found.append(
+                _measured(asking, metric, explanation, regions[i], masks[i], frame, inside=inside, together=together)
+            )
     return verdict_of_many(asking, _claim(asking, metric, inside=inside), found)
 
 
@@ -119,15 +128,20 @@ def judge_every(
     __tracebackhide__ = True
     several = is_list(image)
     images = listed(image) if several else [image]
-    parts = [_parts(each) for each in _part_lists(regions, len(images), several=several)]
+    lists = _part_lists(regions, len(images), several=several)
     classes = one_class_each(cls, len(images)) if several else [cls]
-    prepared, found = [asking.prepare(model, each) for each in images], []
+    parts, prepared, found = [], [], []
+    for i, (each, asked) in enumerate(zip(images, lists, strict=True)):
+        with naming(i if several else None):
+            parts.append(_parts(asked))
+            prepared.append(asking.prepare(model, each))
     if several:
-        refuse_copies(prepared, [(str(regions), str(cls)) for regions, cls in zip(parts, classes, strict=True)])
+        refuse_copies(prepared, [(list(map(repr, each)), str(cls)) for each, cls in zip(parts, classes, strict=True)])
     maps = asking.explain(model, prepared, classes)  # type: ignore[arg-type]  # checked by `scores`
     for i, explanation in enumerate(maps):
         with naming(i if several else None):
-            asking.with_evidence(explanation)
+            if not several or is_mean(asking, False):
+                asking.with_evidence(explanation)
             found.append(_least(explanation, parts[i], prepared[i], threshold))
     claim = Claim(
         metric="calibrated_energy",
@@ -162,8 +176,15 @@ def regions_each(bbox: object, count: int) -> list[Region]:
         if len(bbox) != count:
             raise RegionError(f"{len(bbox)} regions for {count} images: pass one for each image, or one for all")
         return [Region.of(each) for each in bbox]
-    if isinstance(bbox, np.ndarray) and bbox.dtype == bool and bbox.ndim == 3 and len(bbox) == count:
-        return [Region.of(each) for each in bbox]
+    shape = getattr(bbox, "shape", None)
+    if shape is not None and len(shape) in (2, 3) and not (len(shape) == 2 and shape[1] != 4):
+        if len(shape) == 3 or shape[0] != 1:  # boxes (N, 4) or masks (N, H, W), of which each image has one
+            if shape[0] != count:
+                raise RegionError(
+                    f"{shape[0]} regions, in an array of shape {tuple(shape)}, for {count} images: pass one for each "
+                    "image, or a Region for all"
+                )
+            return [Region.of(each) for each in bbox]  # type: ignore[attr-defined]  # an array or tensor
     return [Region.of(bbox)] * count
 
 
@@ -180,8 +201,16 @@ def prepared_with_masks(
 
 
 def _is_one(bbox: Sequence[object]) -> bool:
-    """Whether a list is one box, (x0, y0, x1, y1), and no list of regions."""
-    return len(bbox) == 4 and all(isinstance(each, int | float | np.number) for each in bbox)
+    """Whether a list is one box, (x0, y0, x1, y1), or one polygon, [(x, y), …], and no list of regions."""
+
+    def are_numbers(values: object, count: int) -> bool:
+        return (
+            isinstance(values, list | tuple)
+            and len(values) == count
+            and all(isinstance(each, int | float | np.number) for each in values)
+        )
+
+    return are_numbers(bbox, 4) or (len(bbox) >= 3 and all(are_numbers(point, 2) for point in bbox))
 
 
 def _part_lists(regions: object, count: int, *, several: bool) -> list[object]:
@@ -210,6 +239,7 @@ def _measured(
     frame: tuple[int, int],
     *,
     inside: bool,
+    together: bool = False,
 ) -> Measured:
     """Measure one map against one region, after seeing to it that the measurement can fail."""
     place = place_of(explanation, region, mask, frame)
@@ -217,14 +247,21 @@ def _measured(
         raise _vacuous_region(explanation, region, place.chance, place.filled, inside)
     asked = asking.settings.threshold if inside else asking.settings.outside_threshold
     default = metric.inside if inside else metric.outside(place.chance, place.filled)
+    if together and metric.together is not None:
+        default = metric.together[0 if inside else 1]
     wanted = default if asked is None else float(asked)
-    _check_threshold(metric, wanted, place.chance, place.filled, inside)
+    _check_threshold(metric, wanted, mask, explanation.grid, place, inside)
     sight = Sight(explanation, place)
     at_chance = metric.at_chance(place.chance, place.filled)
     if explanation.evidence <= 0:
         low, high = metric.least(place.chance, place.filled), metric.most(place.chance, place.filled)
         worst = low if inside == metric.higher_is_inside else high
         return Measured(worst, wanted, at_chance, (sight,), has_evidence=False)
+    if not inside and np.ptp(explanation.cam) <= TIE:
+        raise TargetLayerError(
+            f"the map of {class_name(explanation)} at {explanation.layer} ({explanation.method}) has the same value "
+            "everywhere: it shows no place that it could be outside of. Name another layer: layer=…"
+        )
     value = metric.measure(explanation.cam, mask, explanation.grid)
     return Measured(value, wanted, at_chance, (sight,))
 
@@ -254,6 +291,7 @@ def _least(
 ) -> Measured:
     """Measure one map against each of its regions: the one that has least of its part."""
     masks = [carry_region(region, prepared) for region in regions]
+    _refuse_overlap(regions, masks)
     together = np.clip(np.sum(masks, axis=0), 0.0, 1.0).astype(np.float32)
     values = []
     for region, mask in zip(regions, masks, strict=True):
@@ -264,8 +302,9 @@ def _least(
                 f"{by_filling:.2g} there, a uniform one {by_chance:.2g}. Use smaller regions, or name an earlier layer "
                 "with a finer grid: layer=…"
             )
-        values.append((energy(explanation.cam, mask) - by_chance) / (by_filling - by_chance))
-    wanted = METRICS["calibrated_energy"].inside if threshold is None else float(threshold)
+        inside = energy(explanation.cam, mask) if explanation.evidence > 0 else 0.0
+        values.append((inside - by_chance) / (by_filling - by_chance))
+    wanted = METRICS["calibrated_energy"].inside if threshold is None else number("threshold", threshold)
     if not 0.0 < wanted <= 1.0:
         raise VacuousThresholdError(
             f"threshold {wanted:g} is not above 0, where a region has no more than the rest of the picture, and at "
@@ -274,7 +313,21 @@ def _least(
     least = int(np.argmin(values))
     place = place_of(explanation, regions[least], masks[least], prepared.frame)
     shares = ", ".join(f"{region} {value:.2f}" for region, value in zip(regions, values, strict=True))
-    return Measured(values[least], wanted, 0.0, (Sight(explanation, place),), facts=(("each", shares),))
+    facts = (("each", shares),)
+    sight = Sight(explanation, place)
+    return Measured(values[least], wanted, 0.0, (sight,), facts=facts, has_evidence=explanation.evidence > 0)
+
+
+def _refuse_overlap(regions: Sequence[Region], masks: Sequence[Mask]) -> None:
+    """A part that is there twice asks nothing new."""
+    for i, mask in enumerate(masks):
+        for j, other in enumerate(masks[:i]):
+            shared = float(np.minimum(mask, other).sum()) / min(float(mask.sum()), float(other.sum()))
+            if shared > MOST_SHARED:
+                raise RegionError(
+                    f"{regions[j]} and {regions[i]} share {shared:.0%} of the smaller one: they are no two parts. Give "
+                    "regions that lie apart"
+                )
 
 
 def _vacuous_region(
@@ -297,13 +350,16 @@ def _vacuous_region(
     )
 
 
-def _check_threshold(metric: Metric, wanted: float, by_chance: float, by_filling: float, inside: bool) -> None:
+def _check_threshold(
+    metric: Metric, wanted: float, mask: Mask, grid: tuple[int, int], place: Place, inside: bool
+) -> None:
     """A threshold is worth having only if the map that it is meant to reject fails it."""
     if not math.isfinite(wanted):
         raise VacuousThresholdError(f"threshold {wanted} is not finite: give a number")
     at_least = inside == metric.higher_is_inside
     side = "inside" if inside else "outside"
-    chance_value, filled_value = metric.at_chance(by_chance, by_filling), metric.at_filled(by_chance, by_filling)
+    by_chance, by_filling = place.chance, place.filled
+    chance_value, filled_value = metric.at_chance(by_chance, by_filling), metric.of_filled(mask, grid)
     if inside and (wanted <= chance_value if at_least else wanted >= chance_value):
         raise VacuousThresholdError(
             f"{metric.title} {wanted:g} inside would be passed by chance alone: a uniform map has {chance_value:.2f} "

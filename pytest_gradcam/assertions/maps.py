@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, SupportsIndex, TypeAlias
 
 import torch
 from torch import Tensor
@@ -214,7 +215,7 @@ def judge_stable(
     deviations = number("noise", noise)
     if not (math.isfinite(deviations) and deviations > 0):
         raise SettingsError(f"noise {noise!r} is no noise: give a number above 0, such as {NOISE}")
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+    if isinstance(draws, bool) or not isinstance(draws, SupportsIndex) or operator.index(draws) < 1:
         raise SettingsError(f"draws {draws!r} is no number of draws: give 1 or more, such as {DRAWS}")
     asked = Asked.of(asking, model, image, cls)
     asked.refuse_copies()

@@ -13,11 +13,14 @@ from pytest_gradcam.cam.forwards import score_inputs
 from pytest_gradcam.cam.model import logits_of
 from pytest_gradcam.cam.running import ModelLike, Options
 from pytest_gradcam.cam.scores import Score
+from pytest_gradcam.errors import ModelError
 
 Floats = npt.NDArray[np.float64]
 
 # Rows of numbers that sum to one up to this are probabilities, if all of them do.
 _SUMS_TO_ONE = 1e-4
+# The runner-up's probability below which a softmax has no digits left to show by how much a margin falls.
+SATURATED = 1e-12
 
 
 def called_only(options: Options) -> Options:
@@ -63,10 +66,19 @@ def margins(logits: Floats, cls: int) -> Floats:
 
     Returns:
         (N,).
+
+    Raises:
+        ModelError: they are probabilities, and the first row has all of them in the class.
     """
     if logits.shape[1] == 1:
         return logits[:, 0]
     if logits.min() >= 0.0 and (np.abs(logits.sum(axis=1) - 1.0) < _SUMS_TO_ONE).all():
+        others = np.delete(logits, cls, axis=1).max(axis=1)
+        if others[0] < SATURATED:
+            raise ModelError(
+                f"the model's output are probabilities, and that of class {cls} is {logits[0, cls]:.9g}: a saturated "
+                "softmax does not tell what a change costs. Pass the model without its softmax"
+            )
         logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
     found: Floats = logits[:, cls] - np.delete(logits, cls, axis=1).max(axis=1)
     return found

@@ -9,16 +9,15 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pytest_gradcam.cam.layers import name_of
 from pytest_gradcam.cam.methods import kind_of
 from pytest_gradcam.cam.model import unwrap
-from pytest_gradcam.cam.running import LayerLike, ModelLike, Options, ready
+from pytest_gradcam.cam.running import ModelLike, Options, ready
 from pytest_gradcam.errors import ModelError, ModelTypeError
 
 Stage: TypeAlias = Literal["head", "all"]
 STAGES: tuple[Stage, ...] = ("head", "all")
 # Kinds of methods that read a layer of the model; others choose what they read themselves, or look at none.
-_OF_A_LAYER = ("gradients", "perturbation")
+_OF_A_LAYER = ("gradients", "perturbation", "attention")
 
 
 class Redrawn:
@@ -57,7 +56,8 @@ class Redrawn:
         else:
             whole = unwrap(model)
         try:
-            self.model: Any = copy.deepcopy(whole)
+            with torch.inference_mode(False):  # else the copies' weights could not be drawn anew
+                self.model: Any = copy.deepcopy(whole)
         except Exception as error:  # whatever a module's own __deepcopy__ raises
             raise ModelError(
                 f"{type(whole).__name__} cannot be copied ({str(error).splitlines()[0] if str(error) else error!r}), "
@@ -113,21 +113,15 @@ class Redrawn:
                 statistic.copy_(statistic[places].clone())
 
 
-def layers_of(model: ModelLike, options: Options, found: str) -> list[str]:
+def layers_of(model: ModelLike, options: Options, found: Sequence[str]) -> list[str]:
     """The names of the target layers, by which a copy's can be found; none where the method looks at none.
 
     Args:
         model: as for `explain`.
         options: how the model was explained.
-        found: the layer that was found where none was asked for.
+        found: the layers that were read, in the order of the forward.
     """
-    if isinstance(model, tuple) or kind_of(options.method) not in _OF_A_LAYER:
-        return []
-    asked: LayerLike = options.layer
-    if asked is None:
-        return [found]
-    module = unwrap(model)
-    return [name_of(module, each) for each in ([asked] if isinstance(asked, str | nn.Module) else asked)]
+    return [] if isinstance(model, tuple) or kind_of(options.method) not in _OF_A_LAYER else list(found)
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:

@@ -16,14 +16,15 @@ from torch import nn
 
 from pytest_gradcam.assertions.asking import Asking, is_list, listed, naming, one_class_each, refuse_copies
 from pytest_gradcam.assertions.attention import prepared_with_masks, regions_each
+from pytest_gradcam.assertions.comparing import number
 from pytest_gradcam.assertions.fillings import FILLINGS, covered, filled
 from pytest_gradcam.assertions.margins import called_only, follow
-from pytest_gradcam.assertions.together import Claim, Measured, verdict_of_many, verdict_of_one
+from pytest_gradcam.assertions.together import Claim, Measured, is_mean, verdict_of_many, verdict_of_one
 from pytest_gradcam.cam.forwards import score_inputs
 from pytest_gradcam.cam.model import labels_of
 from pytest_gradcam.cam.running import ModelLike
 from pytest_gradcam.cam.scores import Fact
-from pytest_gradcam.errors import ClassError, VacuousRegionError, VacuousThresholdError
+from pytest_gradcam.errors import ClassError, ModelError, VacuousRegionError, VacuousThresholdError
 from pytest_gradcam.images import Prepared, carry_region
 from pytest_gradcam.regions import Region
 from pytest_gradcam.verdicts import Verdict
@@ -32,6 +33,9 @@ from pytest_gradcam.verdicts import Verdict
 # and .94 or more of the shortcut model's; filling the object took .64 or more of the honest model's, and .01 at most
 # of the other's.
 IGNORES: Final = 0.25
+# Of the mean of several: one picture that is barely predicted changes by all of its margin, whatever is filled, and
+# takes the bound with it (docs/power.md).
+IGNORES_TOGETHER: Final = 0.5
 NEEDS: Final = 0.5
 # A region that leaves less than a tenth of the picture leaves nothing to be filled from, and nothing to predict from.
 MOST = 0.9
@@ -42,6 +46,8 @@ _DRAWN: Final = 64
 _APART = 0.25
 # A change of the picture below this share of its range is none.
 _NO_CHANGE = 1e-3
+# Changes of the margin below this share of it are rounding: a prediction that nothing changes more depends on nothing.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +83,7 @@ def judge_ignores(
         image: as for `explain`, or a list of them.
         region: anything `Region.of` takes; for a list of images one for each, or a single one for all.
         cls: as for `explain`; for a list of images one for each, or a single one for all.
-        threshold: the largest change that passes, in [0, 1); None for 0.25.
+        threshold: the largest change that passes, in [0, 1); None for 0.25, or 0.5 for a mean.
 
     Raises:
         ClassError: the class is not the predicted one, so that there is no prediction that could ignore anything.
@@ -86,7 +92,8 @@ def judge_ignores(
         GradcamError: as for `explain`, and for unusable regions.
     """
     __tracebackhide__ = True
-    allowed = IGNORES if threshold is None else float(threshold)
+    default = IGNORES_TOGETHER if is_list(image) and is_mean(asking, False) else IGNORES
+    allowed = default if threshold is None else number("threshold", threshold)
     if not 0.0 <= allowed < 1.0:
         raise VacuousThresholdError(
             f"threshold {allowed:g} is not in [0, 1): a change of 1 flips the prediction, and none is below 0"
@@ -116,7 +123,7 @@ def judge_needs(
         GradcamError: as for `judge_ignores`.
     """
     __tracebackhide__ = True
-    needed = NEEDS if threshold is None else float(threshold)
+    needed = NEEDS if threshold is None else number("threshold", threshold)
     if not 0.0 < needed <= 1.0:
         raise VacuousThresholdError(
             f"threshold {needed:g} is not in (0, 1]: a prediction that nothing happens to loses 0, one that flips 1"
@@ -146,7 +153,7 @@ def _judge(
     images = listed(image)
     regions, classes = regions_each(region, len(images)), one_class_each(cls, len(images))
     prepared_all, masks = prepared_with_masks(asking, model, images, regions)
-    refuse_copies(prepared_all, list(zip(map(str, regions), map(str, classes), strict=True)))
+    refuse_copies(prepared_all, [(mask.tobytes(), str(cls)) for mask, cls in zip(masks, classes, strict=True)])
     found = []
     for i, (each, mask) in enumerate(zip(prepared_all, masks, strict=True)):
         with naming(i):
@@ -197,6 +204,20 @@ def _losses(
     if whole == 0.0:
         raise ClassError("the score is 0: what a filling takes of it has no size. Judge a score that is not 0")
     losses = ((whole - values[1:]) / abs(whole)).reshape(1 + len(places), len(FILLINGS))
+    if np.abs(losses).max() <= _NOTHING:  # perhaps these places do not matter; something must
+        mean, noise = image.mean(axis=(1, 2), keepdims=True), np.random.default_rng(0).standard_normal(image.shape)
+        others = [
+            np.broadcast_to(mean, image.shape),
+            mean + image.std() * noise,
+            np.roll(image, image.shape[2] // 3, 2),
+        ]
+        rest = torch.from_numpy(np.stack(others).astype(np.float32)).to(prepared.tensor.dtype)
+        left = follow(model, rest, cls if fact.cls is None else fact.cls, options)  # type: ignore[arg-type]
+        if np.abs(whole - left).max() <= _NOTHING * abs(whole):
+            raise ModelError(
+                f"the prediction of {_class_name(asking, model, fact)} is the same for a picture of noise alone: "
+                "it depends on no picture, and so on no region"
+            )
     return Losses(fact, abs(whole), losses[0], losses[1:], overlap)
 
 
@@ -236,13 +257,15 @@ def _ignored(losses: Losses, allowed: float) -> Measured:
 
 
 def _needed(losses: Losses, needed: float) -> Measured:
-    value = max(-1.0, min(1.0, float(losses.own.min())))
-    chance = float(np.median(losses.elsewhere.min(axis=1)))
+    own, chance = float(losses.own.min()), float(np.median(losses.elsewhere.min(axis=1)))
+    value, shown = max(-1.0, min(1.0, own)), max(-1.0, min(1.0, chance))
     facts = _facts(losses, chance)
     if losses.overlap <= _APART and chance > needed:
         facts += (("needed", "more than is lost where the same shape is filled at other places"),)
-        needed = chance
-    return Measured(value, needed, max(-1.0, min(1.0, chance)), facts=facts)
+        needed = shown
+    if losses.overlap <= _APART and own <= chance:  # also where both are beyond what is shown, 1
+        value = min(value, float(np.nextafter(needed, -1.0)))
+    return Measured(value, needed, shown, facts=facts)
 
 
 def _facts(losses: Losses, chance: float) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_gradcam.assertions.asking import Asking, told_apart
 from pytest_gradcam.statistics import FEW, clopper_pearson, decide, skewed_interval
@@ -94,7 +94,9 @@ def verdict_of_many(asking: Asking, claim: Claim, measured: Sequence[Measured]) 
     The rate is the share of the images that pass by themselves; `judge_by` of the settings decides which is judged.
     """
     settings = asking.settings
-    by_rate = settings.judge_by == "rate" or (settings.judge_by == "auto" and claim.is_rate)
+    # Values that are all equal have no spread to make an interval of, and often stand at a bound of what there can be:
+    # then what is known is how many images passed.
+    by_rate = not is_mean(asking, claim.is_rate) or (len(measured) > 1 and len({each.value for each in measured}) == 1)
     n, confidence = len(measured), settings.confidence
     values = [each.value for each in measured]
     wanted = math.fsum(each.threshold for each in measured) / n
@@ -104,7 +106,8 @@ def verdict_of_many(asking: Asking, claim: Claim, measured: Sequence[Measured]) 
         interval = clopper_pearson(passes, n, confidence)
         low, high = interval.low, interval.high
         outcome: Outcome = decide(interval, threshold)
-        title, chance = f"{claim.title} passes on", 0.0
+        title = f"{claim.title} passes on"
+        chance = sum(replace(each, value=each.chance).passes(at_most=claim.at_most) for each in measured) / n
     else:
         # Where thresholds differ between images, it is the distance from them that has a mean.
         interval = skewed_interval([each.value - each.threshold for each in measured], confidence)
@@ -130,6 +133,17 @@ def verdict_of_many(asking: Asking, claim: Claim, measured: Sequence[Measured]) 
         message=_message(claim, outcome, n, title, value, (low, high), threshold, at_most, by_rate, confidence),
         facts=_facts(measured, order, passes, claim) + measured[order[0]].facts + claim.details,
     )
+
+
+def is_mean(asking: Asking, is_rate: bool) -> bool:
+    """Whether several images are judged by their mean, and not by the rate of those that pass alone.
+
+    Args:
+        asking: the settings that hold.
+        is_rate: whether a value can only be 0 or 1.
+    """
+    judge_by = asking.settings.judge_by
+    return judge_by == "mean" or (judge_by == "auto" and not is_rate)
 
 
 def _margin(measured: Measured, *, at_most: bool) -> float:
@@ -172,9 +186,9 @@ def _message(
 
 def _facts(measured: Sequence[Measured], order: Sequence[int], passes: int, claim: Claim) -> tuple[Fact, ...]:
     n = len(measured)
-    facts = [("alone", f"{passes} of {n} images pass by themselves")]
+    facts = [("alone", f"{passes} of {n} images are on the right side of the threshold by themselves")]
     if n < FEW:
-        facts.append(("few", f"{n} images: fewer than {FEW} leave a wide interval; pass more of them"))
+        facts.append(("few", f"fewer than {FEW} images leave a wide interval; pass more of them"))
     names = [i if each.index is None else each.index for i, each in enumerate(measured)]
     without = [names[i] for i, each in enumerate(measured) if not each.has_evidence]
     if without:

@@ -15,6 +15,7 @@ from pytest_gradcam.cam.dependence import Question
 from pytest_gradcam.cam.location import folded, prove_features
 from pytest_gradcam.cam.methods import Method, choose
 from pytest_gradcam.cam.model import labels_of, logits_of
+from pytest_gradcam.cam.reading import is_uneven
 from pytest_gradcam.cam.running import Run
 from pytest_gradcam.cam.scores import ClassLike, Fact, Scores, count_of, scores_of_batch
 from pytest_gradcam.cam.search import targets_of
@@ -35,6 +36,7 @@ class Captured:
         names: for each grid, the dotted name of its layer.
         views: for each grid, how it is read.
         scale_free: for each grid, whether what follows takes no notice of the scale of a cell.
+        uneven: for each grid, whether what follows reads different places differently.
         gradients: for each grid, d(score)/d(leaf) of every image's own score, of the leaf's shape.
         scores: the scores of the images.
         labels: class names, by index, where they are known.
@@ -44,6 +46,7 @@ class Captured:
     names: tuple[str, ...]
     views: tuple[View, ...]
     scale_free: tuple[bool, ...]
+    uneven: tuple[bool, ...]
     gradients: tuple[Tensor, ...]
     scores: Scores
     labels: Sequence[str] | None
@@ -70,7 +73,7 @@ class Captured:
 
     def method(self, name: object) -> Method:
         """The method that a name stands for here, the same for all grids."""
-        return choose(name, self.views[0], is_scale_free=all(self.scale_free))
+        return choose(name, self.views[0], is_scale_free=all(self.scale_free), is_uneven=any(self.uneven))
 
 
 def name_of_layers(names: Sequence[str]) -> str:
@@ -145,6 +148,8 @@ def named_layers(run: Run, asked: object) -> list[str]:
     Raises:
         TargetLayerError: the model has no such layer, or one is given twice.
     """
+    if isinstance(asked, str) and "," in asked:  # no name of a module has one
+        asked = [name.strip() for name in asked.split(",")]
     several: Sequence[Any] = asked if isinstance(asked, list | tuple) else [asked]
     names = [layers.name_of(run.module, layer) for layer in several]
     twice = [name for name in names if names.count(name) > 1]
@@ -196,8 +201,9 @@ def _differentiated(
     run: Run, tail: Tail, names: Sequence[str], parts: Sequence[layers.Part], classes: Sequence[ClassLike]
 ) -> Captured:
     views, scale_free = tuple(part.view for part in parts), tuple(part.is_scale_free for part in parts)
+    uneven = tuple(part.is_uneven for part in parts)
     labels = labels_for(run, tail.output)
-    method = choose(run.options.method, views[0], is_scale_free=all(scale_free))
+    method = choose(run.options.method, views[0], is_scale_free=all(scale_free), is_uneven=any(uneven))
     scores = scores_of_batch(tail.output, classes, labels, rows=method.rows)
     found = gradient(scores.root, tail, names[0], scores.weights)
     cells = [bool(view(g).any()) for view, g in zip(views, found, strict=True)]
@@ -207,7 +213,9 @@ def _differentiated(
             "in the prefix tokens, as after a class-token readout; name an earlier layer"
         )
     refuse_saturated(tail.leaves, found, scores, [view.batch_axis for view in views])
-    return Captured(tail, tuple(names), views, scale_free, found, scores, labels)
+    if run.pair is not None:  # there was no search, which looks at it
+        uneven = tuple(is_uneven(g, view) for view, g in zip(views, found, strict=True))
+    return Captured(tail, tuple(names), views, scale_free, uneven, found, scores, labels)
 
 
 def _all_classes(logits: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ class Explanation:
         evidence: sum of the ReLU'd raw CAM; 0 means that there is no map.
         cls: the class explained; None where a callable gave the score.
         label: name of that class, where the model or the settings know it.
-        score: the scalar explained, a logit before softmax unless a callable gave it.
+        score: the scalar explained, a logit before softmax unless a callable gave it (of `finer-cam` the logit of the
+            class, whose distance from others is explained).
         probability: softmax of the logits at `cls` (sigmoid where there is one logit); None for a callable.
         predicted: class of the largest logit; None for a callable.
         predicted_label: name of the predicted class, where known.

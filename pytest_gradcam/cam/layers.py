@@ -25,6 +25,8 @@ class Part:
         proof: on which places of the image its cells depend; None where none of those asked depends on any.
         is_scale_free: whether what follows takes no notice of the scale of a cell, as a norm of each token does not:
             then the gradient is at right angles to the activations, and HiResCAM is zero but for rounding.
+        is_uneven: whether what follows reads the same channel differently at different places, as a head on flattened
+            cells does, and a mean over the grid does not.
     """
 
     place: int
@@ -32,6 +34,7 @@ class Part:
     shape: tuple[int, ...]
     proof: Places | None
     is_scale_free: bool = False
+    is_uneven: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

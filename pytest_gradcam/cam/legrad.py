@@ -26,7 +26,7 @@ from pytest_gradcam.cam.found import Found
 from pytest_gradcam.cam.model import logits_of
 from pytest_gradcam.cam.outputs import copied, tensors_of, with_tensors
 from pytest_gradcam.cam.raw import Raw, checked
-from pytest_gradcam.cam.recording import frozen
+from pytest_gradcam.cam.recording import check_same, frozen
 from pytest_gradcam.cam.running import Run
 from pytest_gradcam.cam.scores import (
     ClassLike,
@@ -38,7 +38,6 @@ from pytest_gradcam.cam.scores import (
     rows_of,
     scores_of_batch,
 )
-from pytest_gradcam.cam.search import check_same
 from pytest_gradcam.cam.views import View
 from pytest_gradcam.errors import ModelError, SettingsError, TargetLayerError
 

@@ -26,8 +26,10 @@ from pytest_gradcam.cam.gradient_methods import (
     eigen_grad_cam,
     eigen_grad_cam_terms,
     grad_cam_plus_plus,
+    grad_cam_plus_plus_terms,
     layer_cam,
     xgrad_cam,
+    xgrad_cam_terms,
 )
 from pytest_gradcam.cam.perturbation import ablation_cam, score_cam
 from pytest_gradcam.cam.views import View
@@ -48,8 +50,10 @@ class Method:
         raw: of `gradients`: (activations, gradients) → raw CAM. Of `perturbation`, which needs forwards from the layer
             on, and of `inputs`, which only needs forwards: what makes a raw CAM of what these found. Of `attention`:
             (d(score)/d(attention) of a block, (N, heads, T, T)) → what each token is worth, (N, T).
-        bound: (|activations|, |gradients|) → a map that bounds what was added up at each cell, against which rounding
-            is told from evidence; None where no terms cancel.
+        bound: (activations, gradients) → the magnitudes that were added up at each cell, (N, h, w), against which
+            rounding is told from evidence; None where no terms cancel.
+        is_sum: whether the map is a sum of products of activations and gradients, or their means, which the product
+            of their norms bounds.
         rows: (logits (N, K), N class indices) → (N, K), d(score)/d(logits) of the score that is explained; None for
             the class's own logit.
     """
@@ -59,6 +63,11 @@ class Method:
     raw: Callable[..., Tensor]
     bound: GradientMethod | None = None
     rows: Rows | None = None
+    is_sum: bool = True
+
+
+def _of_magnitudes(method: GradientMethod) -> GradientMethod:
+    return lambda activations, gradients: method(activations.abs(), gradients.abs())
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -90,22 +99,26 @@ def fuse(raws: Sequence[npt.NDArray[np.float64]], grid: tuple[int, int]) -> npt.
 
 
 def fuse_layers(raws: Sequence[npt.NDArray[np.float64]], grid: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """One raw CAM of those of several layers, each of which explains all of the score, (M, h_i, w_i) each → (M, h, w).
+    """One raw CAM of those of several layers, each of which explains the score, (M, h_i, w_i) each → (M, h, w).
 
-    The mean of what the layers say each place contributes.
+    The mean over the layers of what speaks for the score at each place; where no layer has anything that does, of what
+    speaks against it. (Means of signed maps, in which one layer takes back what another says, told models apart less
+    well: docs/power.md.)
     """
-    return fuse(raws, grid) / len(raws)
+    positive = fuse([np.maximum(raw, 0.0) for raw in raws], grid) / len(raws)
+    signed = fuse(raws, grid) / len(raws)
+    return np.where(positive > 0.0, positive, np.minimum(signed, 0.0))
 
 
 _ALL = (
-    Method("grad-cam", "gradients", grad_cam, bound=grad_cam),
-    Method("hirescam", "gradients", hirescam, bound=hirescam),
-    Method("grad-cam++", "gradients", grad_cam_plus_plus, bound=grad_cam_plus_plus),
-    Method("xgrad-cam", "gradients", xgrad_cam, bound=xgrad_cam),
-    Method("layercam", "gradients", layer_cam, bound=layer_cam),
+    Method("grad-cam", "gradients", grad_cam, bound=_of_magnitudes(grad_cam)),
+    Method("hirescam", "gradients", hirescam, bound=_of_magnitudes(hirescam)),
+    Method("grad-cam++", "gradients", grad_cam_plus_plus, bound=grad_cam_plus_plus_terms, is_sum=False),
+    Method("xgrad-cam", "gradients", xgrad_cam, bound=xgrad_cam_terms, is_sum=False),
+    Method("layercam", "gradients", layer_cam, bound=_of_magnitudes(layer_cam)),
     Method("eigencam", "gradients", eigen_cam),
     Method("eigengrad-cam", "gradients", eigen_grad_cam, bound=eigen_grad_cam_terms),
-    Method("finer-cam", "gradients", grad_cam, bound=grad_cam, rows=finer_rows),
+    Method("finer-cam", "gradients", grad_cam, bound=_of_magnitudes(grad_cam), rows=finer_rows),
     Method("score-cam", "perturbation", score_cam),
     Method("ablation-cam", "perturbation", ablation_cam),
     Method("occlusion", "inputs", occlusion),
@@ -115,18 +128,21 @@ _ALL = (
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
-def choose(name: object, view: View, *, is_scale_free: bool = False) -> Method:
-    """The method that `name` stands for on this view; `auto` depends on the kind of grid.
+def choose(name: object, view: View, *, is_scale_free: bool = False, is_uneven: bool = False) -> Method:
+    """The method that `name` stands for on this view; `auto` depends on the kind of grid, and on what reads it.
 
-    Where what follows takes no notice of the scale of a cell, HiResCAM is zero, and `auto` is Grad-CAM.
+    Where what follows reads all places alike, as a mean over the grid does, Grad-CAM and HiResCAM are one. Where it
+    does not, the mean of a channel's gradient says little of any one cell. So `auto` is HiResCAM on token grids and on
+    those that are read unevenly; but where what follows takes no notice of the scale of a cell, HiResCAM is zero, and
+    `auto` is Grad-CAM.
 
     Raises:
         SettingsError: no method of that name.
     """
     if name == "auto":
-        # On token grids the gradient's mean over the grid says little of any one token: measured on a small ViT that
-        # reads the object, calibrated energy .84 with HiResCAM against .43 with Grad-CAM.
-        name = "hirescam" if "tokens" in view.kind and not is_scale_free else "grad-cam"
+        # Measured (docs/power.md): on small vision transformers Grad-CAM tells a model that reads a patch from one that
+        # reads the object no better than chance; behind a flat head, it leaves a third of the maps without evidence.
+        name = "hirescam" if ("tokens" in view.kind or is_uneven) and not is_scale_free else "grad-cam"
     return METHODS[check(name)]
 
 

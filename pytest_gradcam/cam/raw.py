@@ -68,9 +68,12 @@ def _raw_cams_of_part(run: Run, captured: Captured, part: int, activations: Tens
     # Where positive and negative terms cancel, what is left is rounding, and dividing by its maximum would make a
     # full-strength map of it. The norms bound any sum of products; only what lies far below them is looked at closely.
     rounding = max(ROUNDING, STEPS * torch.finfo(coarsest(run, activations)).eps)
-    norms = (a.flatten(1).norm(dim=1) * g.flatten(1).norm(dim=1)).cpu().numpy()
-    for i in np.flatnonzero(raws.max(axis=(1, 2)) <= SUSPICIOUS * rounding * norms):
-        terms = method.bound((a[i : i + 1] if len(a) > 1 else a).abs(), g[i : i + 1].abs())
+    suspects = np.arange(len(raws))
+    if method.is_sum:
+        norms = (a.flatten(1).norm(dim=1) * g.flatten(1).norm(dim=1)).cpu().numpy()
+        suspects = np.flatnonzero(raws.max(axis=(1, 2)) <= SUSPICIOUS * rounding * norms)
+    for i in suspects:
+        terms = method.bound(a[i : i + 1] if len(a) > 1 else a, g[i : i + 1])
         if raws[i].max() <= rounding * float(terms.max()):
             raws[i] = np.minimum(raws[i], 0.0)
     return raws

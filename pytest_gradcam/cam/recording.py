@@ -14,8 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_gradcam.cam.model import Forward
+from pytest_gradcam.cam.model import Forward, tensors_in
 from pytest_gradcam.cam.outputs import copied, tensors_of, with_tensors
+from pytest_gradcam.errors import ModelError
+
+# A model that answers one input differently twice is random. Kernels chosen at run time may round differently.
+REPEAT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,3 +214,31 @@ def _version(tensor: Tensor) -> int:
 def _node(tensor: Tensor) -> Any:
     """The node of the graph that gives the tensor; of a leaf, the one that gathers its gradient."""
     return torch.autograd.graph.get_gradient_edge(tensor).node
+
+
+def are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """Whether two lists of tensors hold the same values."""
+    return len(some) == len(others) and all(
+        a.shape == b.shape and a.device == b.device and torch.equal(a, b) for a, b in zip(some, others, strict=True)
+    )
+
+
+def check_same(forward: Forward, first: Any, second: Any) -> None:
+    """Raises ModelError where two answers to one input are not equal up to rounding."""
+    before, after = list(tensors_in(first)), list(tensors_in(second))
+    if [a.shape for a in before] != [b.shape for b in after]:
+        raise ModelError(
+            f"{forward.name} answers the same input with other shapes when it is asked again: no map of it can be "
+            "trusted"
+        )
+    for a, b in zip(before, after, strict=True):
+        if not a.is_floating_point():
+            continue
+        a, b = a.detach(), b.detach()
+        # What is not finite is compared by itself, and refused where scores are read.
+        scale = float(a.abs().nan_to_num(0.0, 0.0, 0.0).max()) if a.numel() else 0.0
+        if not torch.allclose(a, b, rtol=REPEAT_TOLERANCE, atol=REPEAT_TOLERANCE * scale, equal_nan=True):
+            raise ModelError(
+                f"{forward.name} answers the same input differently twice in eval mode: no map of it can be trusted. "
+                "Look for randomness or state that its forward carries from call to call"
+            )

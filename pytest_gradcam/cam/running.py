@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType
+from types import CellType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
 import torch
@@ -33,6 +33,10 @@ _WITHOUT_LAYER: dict[str, str] = {
     "inputs": "covers parts of the input and looks at no layer",
     "own": "reads what it chooses itself",
 }
+
+# How far a callable is searched for modules that it uses: links from it, and objects.
+MAX_DEPTH = 6
+MAX_SEEN = 5000
 
 # Two threads in one model would put back each other's eval mode.
 _ONE_AT_A_TIME = threading.RLock()
@@ -160,18 +164,46 @@ def _only_called(model: Any, inputs: Tensor, options: Options) -> Iterator[Run]:
 
 
 def _modules_of(part: object) -> list[nn.Module]:
-    """The modules that a callable uses: itself, its owner, or what a function closes over, names or has as default."""
-    if isinstance(part, nn.Module):
-        return [part]
-    held: list[object] = [getattr(part, "__self__", None)]
+    """The modules that a callable uses: itself, its owner's, what a function closes over, names or has as default.
+
+    Followed through objects, containers, functions that functions name, and slots, to a depth.
+    """
+    found: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+    left: list[tuple[object, int]] = [(part, 0)]
+    while left and len(seen) < MAX_SEEN:
+        held, depth = left.pop(0)
+        if id(held) in seen:
+            continue
+        seen.add(id(held))
+        if isinstance(held, nn.Module):
+            found[id(held)] = held
+        elif depth < MAX_DEPTH:
+            left += [(each, depth + 1) for each in _held_by(held)]
+    return list(found.values())
+
+
+def _held_by(part: object) -> list[object]:
     if isinstance(part, partial):
-        held += [part.func, *part.args, *part.keywords.values()]
-        return [module for value in held if value is not None for module in _modules_of(value)]
+        return [part.func, *part.args, *part.keywords.values()]
     if isinstance(part, FunctionType):
-        held += [cell.cell_contents for cell in part.__closure__ or ()]
-        held += [part.__globals__.get(name) for name in part.__code__.co_names]
-        held += [*(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
-    elif not isinstance(part, type):
-        held += getattr(part, "__dict__", {}).values()
-    owners = [getattr(value, "__self__", value) for value in held]
-    return [owner for owner in owners if isinstance(owner, nn.Module)]
+        held = [cell.cell_contents for cell in part.__closure__ or () if _is_filled(cell)]
+        held += [part.__globals__[name] for name in part.__code__.co_names if name in part.__globals__]
+        return [*held, *(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
+    if isinstance(part, Mapping):
+        return list(part.values())
+    if isinstance(part, list | tuple | set | frozenset):
+        return list(part)
+    if isinstance(part, type | ModuleType | str | bytes | int | float | Tensor) or part is None:
+        return []
+    owner = getattr(part, "__self__", None)
+    slots = [name for kind in type(part).__mro__ for name in getattr(kind, "__slots__", ()) if isinstance(name, str)]
+    return [owner, *getattr(part, "__dict__", {}).values(), *(getattr(part, name, None) for name in slots)]
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  # raises where it is not assigned yet
+    except ValueError:
+        return False
+    return True

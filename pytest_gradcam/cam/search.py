@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pytest_gradcam.cam.capture import run_hooked
@@ -19,21 +17,18 @@ from pytest_gradcam.cam.dependence import Dependence, Question
 from pytest_gradcam.cam.layers import Part, Target, are_alike, children_of
 from pytest_gradcam.cam.locality import noisy
 from pytest_gradcam.cam.location import Location, reason
-from pytest_gradcam.cam.model import Forward, tensors_in
-from pytest_gradcam.cam.recording import Record, Recording, is_connected
+from pytest_gradcam.cam.model import Forward
+from pytest_gradcam.cam.reading import is_scale_free, is_uneven
+from pytest_gradcam.cam.recording import Record, Recording, are_equal, check_same, is_connected
+from pytest_gradcam.cam.stacks import keeps_places
 from pytest_gradcam.cam.views import View, views_of
-from pytest_gradcam.errors import ModelError, TargetLayerError
+from pytest_gradcam.errors import TargetLayerError
 
 # Of a grid beside prefix tokens, at least this share of the cells must carry some of the score: behind a readout of the
 # class token and of a few others, a map would show those few.
 MIN_SHARE_OF_CELLS = 0.25
-# A model that answers one input differently twice is random. Kernels chosen at run time may round differently.
-REPEAT_TOLERANCE = 1e-3
 # How many layers are probed, each by gradients through the whole model, before the search gives up.
 MAX_PROBES = 24
-# Share that is left of products of activations and gradients when they are added up over channels: of rounding up to
-# 1e-5 was seen, of anything else no less than 1e-3.
-SCALE_FREE = 1e-4
 # How many layers an error lists.
 LISTED = 5
 
@@ -84,7 +79,7 @@ def targets_of(
     search = Search(forward, inputs[:1], question)
     target = search.found() if name is None else search.named(name)
     search.check_answer(target)
-    return (*search.in_blocks_before(target), target) if with_blocks else (target,)
+    return search.in_all_blocks(target) if with_blocks else (target,)
 
 
 class Search:
@@ -122,7 +117,7 @@ class Search:
         cut_off = set()
         for record in lost:
             other = another.records[index[id(record)]] if len(another.records) > index[id(record)] else record
-            if not _are_equal(record.tensors, other.tensors):
+            if not are_equal(record.tensors, other.tensors):
                 cut_off.add(record.name)
         if not cut_off:
             return recording, False, another
@@ -194,7 +189,7 @@ class Search:
         for record in left:
             if is_like(record) and record.calls == 1 and not self._has_way_around(record):
                 later = steps[-1] if steps else failed
-                if not _are_equal(record.tensors, later.tensors):  # else a container, and its last child
+                if not are_equal(record.tensors, later.tensors):  # else a container, and its last child
                     steps.append(record)
         depth = min((record.name.count(".") for record in steps), default=0) + 1
         steps = [record for record in steps if record.name.count(".") <= depth]
@@ -204,7 +199,9 @@ class Search:
     def _has_way_around(self, record: Record) -> bool:
         return self._dependence is None or self._dependence.has_way_around(record)
 
-    def _judge(self, record: Record, grids: dict[int, list[View]], *, named: bool = False) -> Judgement:
+    def _judge(
+        self, record: Record, grids: dict[int, list[View]], *, named: bool = False, trusted: Part | None = None
+    ) -> Judgement:
         assert self._dependence is not None  # there is a grid, so there was a tensor to ask of
         shape = tuple(record.tensors[next(iter(grids))].shape)
         shown = " and ".join(str(views[0]) for views in grids.values())
@@ -232,11 +229,15 @@ class Search:
             return refused(ONLY_PREFIX)
         if not named and self._dependence.is_bypassed(record, readable):
             return refused(AROUND)
-        parts, why = self._parts(record, readable, named=named)
+        parts, why = ((trusted,), "") if trusted is not None else self._parts(record, readable, named=named)
         if parts is None:
             return refused(why, is_probed=True)
         parts = tuple(
-            replace(part, is_scale_free=_is_scale_free(record.tensors[part.place], reached[part.place], part.view))
+            replace(
+                part,
+                is_scale_free=is_scale_free(record.tensors[part.place], reached[part.place], part.view),
+                is_uneven=not named and is_uneven(reached[part.place], part.view),
+            )
             for part in parts
         )
         target = Target(record.name, record.module, parts, self._norms_behind(record))
@@ -286,22 +287,57 @@ class Search:
         later = records[next(i for i, other in enumerate(records) if other is record) :]
         return tuple(other.module for other in later if isinstance(other.module, nn.modules.batchnorm._NormBase))
 
-    def in_blocks_before(self, target: Target) -> list[Target]:
-        """The same layer of earlier blocks, where it is a proven grid of tokens, in the order of the forward."""
+    def in_all_blocks(self, target: Target) -> tuple[Target, ...]:
+        """A grid of tokens, and the same layer of the other blocks: those that hold the same tokens as a proven one."""
         part = target.parts[0]
-        if len(target.parts) > 1 or "tokens" not in part.view.kind or part.is_scale_free:
-            return []
-        found: list[Target] = []
-        for record, grids in reversed(self._candidates):
-            if record.name == target.name:
+        if len(target.parts) > 1 or "tokens" not in part.view.kind:
+            return (target,)
+        own = next(record for record, _ in self._candidates if record.name == target.name)
+        last, anchor, proven = own, target, [own]
+        for record, grids in self._candidates:
+            if record is own:
                 break
-            if are_alike(record.name, target.name) and type(record.module) is type(target.module):
-                judged = self._judge(record, grids, named=True)
-                if judged.target is not None and not judged.why and len(judged.target.parts) == 1:
-                    other = judged.target.parts[0]
-                    if (other.view, other.shape, other.is_scale_free) == (part.view, part.shape, False):
-                        found.append(judged.target)
-        return found
+            later = None if record.passes_through else self._in_stack(record, grids, part, proven, named=False)
+            if later is not None:
+                last, anchor = record, later
+                break
+        if anchor.parts[0].is_scale_free:
+            return (target,)
+        # A container of blocks gives what its last block gives, and that is the one that has others before it.
+        same = [record for record, _ in self._candidates if are_equal(record.tensors, last.tensors)]
+        start = 1 + max(i for i, (record, _) in enumerate(self._candidates) if record in same)
+        found: list[Target] = []
+        for record, grids in self._candidates[start:]:  # from the last to the first
+            if any(are_equal(record.tensors, other.tensors) for other in proven[:-1]):
+                continue  # what a block ends with is there by the block's name already
+            if any(are_alike(record.name, s.name) and type(record.module) is type(s.module) for s in same):
+                earlier = self._in_stack(record, grids, part, proven, named=True)
+                if earlier is not None:
+                    found.insert(0, earlier)
+        return (*found, anchor)
+
+    def _in_stack(
+        self, record: Record, grids: dict[int, list[View]], part: Part, proven: list[Record], *, named: bool
+    ) -> Target | None:
+        """A layer read as one that is proven, if it is itself, or holds the same tokens; else None."""
+        of_one = part.view.of_one
+        fits = [p for p, views in grids.items() if part.view in views and of_one(record.tensors[p]) == part.shape]
+        if len(fits) != 1:
+            return None
+        tensor, trusted = record.tensors[fits[0]], replace(part, place=fits[0], proof=None)
+        alone = self._judge(record, {fits[0]: [part.view]}, named=named)
+        if alone.why and not any(
+            keeps_places(tensor, other.tensors[part.place], part.view)
+            or keeps_places(other.tensors[part.place], tensor, part.view)
+            for other in proven
+            if len(other.tensors) > part.place and of_one(other.tensors[part.place]) == part.shape
+        ):
+            return None
+        target = self._judge(record, {fits[0]: [part.view]}, named=named, trusted=trusted).target
+        if target is not None and not target.parts[0].is_scale_free:
+            proven.insert(0, record)
+            return target
+        return None
 
     def named(self, name: str) -> Target:
         """The layer of this name, checked.
@@ -382,37 +418,3 @@ def _possible_grids(record: Record, size: tuple[int, int]) -> dict[int, list[Vie
 def _share(cells: Tensor) -> float:
     """Which share of the cells has a gradient, (1, C, h, w)."""
     return float((cells.abs().sum(dim=1) > 0).float().mean())
-
-
-def _is_scale_free(activations: Tensor, gradient: Tensor, view: View) -> bool:
-    if view.kind == "nchw":  # where channels may cancel each other for reasons of their own
-        return False
-    terms = view(activations.detach().float()) * view(gradient.float())  # (1, C, h, w)
-    return float(terms.sum(dim=1).abs().sum()) < SCALE_FREE * float(terms.abs().sum())
-
-
-def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    return len(some) == len(others) and all(
-        a.shape == b.shape and a.device == b.device and torch.equal(a, b) for a, b in zip(some, others, strict=True)
-    )
-
-
-def check_same(forward: Forward, first: Any, second: Any) -> None:
-    """Raises ModelError where two answers to one input are not equal up to rounding."""
-    before, after = list(tensors_in(first)), list(tensors_in(second))
-    if [a.shape for a in before] != [b.shape for b in after]:
-        raise ModelError(
-            f"{forward.name} answers the same input with other shapes when it is asked again: no map of it can be "
-            "trusted"
-        )
-    for a, b in zip(before, after, strict=True):
-        if not a.is_floating_point():
-            continue
-        a, b = a.detach(), b.detach()
-        # What is not finite is compared by itself, and refused where scores are read.
-        scale = float(a.abs().nan_to_num(0.0, 0.0, 0.0).max()) if a.numel() else 0.0
-        if not torch.allclose(a, b, rtol=REPEAT_TOLERANCE, atol=REPEAT_TOLERANCE * scale, equal_nan=True):
-            raise ModelError(
-                f"{forward.name} answers the same input differently twice in eval mode: no map of it can be trusted. "
-                "Look for randomness or state that its forward carries from call to call"
-            )

@@ -21,7 +21,7 @@ class Survey:
     Attributes:
         judgements: of the layers, the last one first.
         chosen: the one that is taken unasked; None where there is none.
-        blocks: those of earlier blocks that `auto` reads with it.
+        blocks: those that `auto` reads: of tokens, one in each block.
         why_none: the error that is raised then.
     """
 
@@ -48,6 +48,6 @@ def survey(model: nn.Module, inputs: Tensor, cls: ClassLike, options: Options) -
         judgements = tuple(search.judgements())
         try:
             chosen = search.chosen(judgements)
-            return Survey(judgements, chosen, "", tuple(search.in_blocks_before(chosen)))
+            return Survey(judgements, chosen, "", search.in_all_blocks(chosen))
         except TargetLayerError as error:
             return Survey(judgements, None, str(error))

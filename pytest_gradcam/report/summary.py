@@ -29,8 +29,8 @@ def summary(records: Sequence[Record]) -> tuple[str, list[str]]:
         `attention: 41 judged, 2 failed`; a line with a bar for each of the worst 20, and where their overlays are.
     """
     failed = [record for record in records if record["failed"]]
-    unsure = sum(record["outcome"] == "inconclusive" for record in failed)
-    title = f"attention: {len(records)} judged, {len(failed) - unsure} failed"
+    unsure = sum(record["outcome"] == "inconclusive" for record in records)
+    title = f"attention: {len(records)} judged, {sum(record['outcome'] == 'failed' for record in failed)} failed"
     if unsure:
         title += f", {unsure} inconclusive"
     worst = sorted(failed, key=lambda record: (-shortfall(record), record["nodeid"]))

@@ -45,7 +45,9 @@ class TestClassesDiffer:
         for i in (0, 5):
             maps = [explain_quietly(net, inputs()[i], cls).raw for cls in (classes()[i], others()[i])]
             assert verdict.values[i] == pytest.approx(correlation(*maps), abs=1e-5)
-        assert facts(verdict)["alone"] == f"{COUNT} of {COUNT} images pass by themselves"
+        assert (
+            facts(verdict)["alone"] == f"{COUNT} of {COUNT} images are on the right side of the threshold by themselves"
+        )
 
     @pytest.mark.parametrize("similarity", ["pearson", "cosine", "rmse"])
     def test_measures_as_written_out(self, similarity: str) -> None:

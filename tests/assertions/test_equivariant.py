@@ -99,7 +99,7 @@ class TestEquivariant:
         )
         with pytest.raises(VacuousThresholdError, match=r"^none of 2 images can tell: image 0: the map of class 0"):
             assert_attention_equivariant(reads_colours(), [middle, low], 0)
-        verdict = assert_attention_equivariant(reads_colours(), [middle, IMAGE, low, IMAGE.flip(2)], 0)
+        verdict = assert_attention_equivariant(reads_colours(), [middle, IMAGE, low, IMAGE.flip(2)], 0, pass_rate=0.1)
         assert len(verdict.values) == len(verdict.sights) == 2
         assert facts(verdict)["left out"] == "2 of 4 images, whose map is too much like itself after hflip: images 0, 2"
         assert set(facts(verdict)["worst"].split(", ")) == {"image 1 (1.00)", "image 3 (1.00)"}

@@ -59,7 +59,7 @@ class TestAll:
     ) -> None:
         net, images = reads_colours(), [IMAGE, IMAGE.flip(2)]
         before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
-        values = [ask(net, images).values for _ in range(2)]
+        values = [ask(net, images, pass_rate=0.1).values for _ in range(2)]
         assert values[0] == values[1]
         assert torch.equal(torch.get_rng_state(), before[0])
         assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
@@ -74,7 +74,7 @@ class TestAll:
 
     def test_a_list_has_the_values_of_its_images(self, ask: Callable[..., Verdict]) -> None:
         images = [IMAGE, coloured((0, (8, 32, 24, 56)), (2, RED))]
-        together = ask(reads_colours(), images, threshold=0.45)
+        together = ask(reads_colours(), images, threshold=0.45, pass_rate=0.1)
         alone = [ask(reads_colours(), image, threshold=0.45).value for image in images]
         assert together.values == pytest.approx(alone, abs=1e-6)
         assert together.interval is not None and len(together.sights) == 2

@@ -146,7 +146,7 @@ class TestWhatIsKnownExactly:
             return torch.stack([same, 1.0 - same], dim=1) * 3.0
 
         verdict = needs(brittle, x, ONE)
-        assert verdict.outcome == "failed" and verdict.value == 1.0 and verdict.threshold == pytest.approx(2.0)
+        assert verdict.outcome == "failed" and verdict.value == pytest.approx(1.0) and verdict.threshold == 1.0
         assert dict(verdict.facts)["needed"] == "more than is lost where the same shape is filled at other places"
 
     def test_a_callable_is_followed_in_shares_of_its_score(self) -> None:

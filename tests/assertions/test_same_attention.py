@@ -52,7 +52,7 @@ class TestSameAttention:
     def test_another_model_fails(self, similarity: str) -> None:
         net, other = model("honest"), model("shortcut")
         verdict = failed(lambda: assert_same_attention(net, other, inputs()[:8], similarity=similarity))
-        assert facts(verdict)["alone"] == "0 of 8 images pass by themselves"
+        assert facts(verdict)["alone"] == "0 of 8 images are on the right side of the threshold by themselves"
         if similarity in WRITTEN_OUT:
             maps = [explain(each, inputs()[3], classes()[3]).raw for each in (net, other)]
             assert verdict.values[3] == pytest.approx(WRITTEN_OUT[similarity](*maps), abs=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from functools import cache
 from typing import Any
 
@@ -102,7 +101,7 @@ class TestFaithful:
         )
 
     def test_p_is_that_of_the_curves_written_out(self) -> None:
-        """One forward for each picture, one picture for each step, the rule of trapezia by hand."""
+        """One forward for each picture, one picture for each step, and their plain mean."""
         x = coloured((0, RED), (0, (40, 40, 56, 56)), (0, (0, 0, 8, 8)))
         model = reads_colours()
         verdict = faithful(model, x, 0, draws=20, method=top_left)
@@ -120,13 +119,13 @@ class TestFaithful:
                     picture[area] = blur[area]
                 logits = model(picture[None]).detach()[0]
                 values.append(float(logits[0] - max(logits[1], logits[2])))
-            return sum((a + b) / 2 for a, b in itertools.pairwise(values)) / 4
+            return sum(values[1:]) / 4
 
         own = area(order(cells, seed=0))
         rest = [area(order(each, seed=i)) for i, each in enumerate(elsewhere(cells, 20)[0], 1)]
         # Single precision may tell curves apart that are the same: none of these is so near.
         apart = min(abs(each - own) for each in rest)
-        assert apart > 1e-4 and 0.3 < verdict.value < 1.0
+        assert apart > 1e-4 and 0.3 < verdict.value <= 1.0
         assert verdict.value == (1 + sum(each <= own for each in rest)) / 21
         facts = dict(verdict.facts)
         assert facts["taken"].startswith(f"{own:.2f} ") and facts["elsewhere"].startswith(f"{np.mean(rest):.2f} ")
@@ -151,9 +150,8 @@ class TestFaithful:
     def test_several_are_judged_by_their_mean_p(self) -> None:
         images = [coloured((0, RED), (2, (0, 0, 8, 8 * n))) for n in (1, 2, 3)]
         verdict = faithful(reads_colours(), images, 0)
-        assert verdict.passed and verdict.values == (1 / 40,) * 3
-        assert (verdict.threshold, verdict.chance) == pytest.approx((0.2, 0.5))
-        assert verdict.message.startswith("of 3 images")
+        assert verdict.outcome == "inconclusive" and verdict.values == (1 / 40,) * 3  # as low as p can be: no spread
+        assert verdict.metric == "pass_rate" and verdict.value == 1.0
         assert faithful(reads_colours(), images, 0, method=top_left).outcome == "failed"
         mixed = [*images[:2], coloured((0, (8, 40, 24, 56)), (0, (0, 0, 8, 8)))]
         assert faithful(reads_colours(), mixed, 0, method=edges).outcome == "inconclusive"
@@ -344,12 +342,9 @@ class TestDependsOnWeights:
         assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
         assert versions == [parameter._version for parameter in model.parameters()]
 
-    def test_copies_without_a_map_are_counted_and_all_of_them_are_an_error(self) -> None:
-        model = reads_colours()  # the head's two ones among six weights: class 0 often gets none
-        verdict = depends(model, IMAGE, 0)
-        assert "have no map" in dict(verdict.facts)["head"]
-        with pytest.raises(ModelError, match=r"no copy with the head's weights drawn anew has a map of class 0, so"):
-            depends(model, IMAGE, 0, draws=1, method=level_of_head)
+    def test_copies_without_a_map_say_nothing_and_are_an_error_where_they_are_the_most(self) -> None:
+        with pytest.raises(ModelError, match=r"^1 of 1 copies with the head's weights drawn anew have no map"):
+            depends(reads_colours(), IMAGE, 0, draws=1, method=level_of_head)
 
     def test_what_cannot_be_judged(self) -> None:
         with pytest.raises(ZeroEvidenceError):

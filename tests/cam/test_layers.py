@@ -159,12 +159,12 @@ def test_the_layer_is_found_and_both_engines_give_its_map(case: str) -> None:
     model, x = built(case)
     _, (_, height, width), layer, grid = FOUND[case]
     cls, expected = evident(lambda cls: grad_cam_of(*reference(model, x, layer, cls)))
-    hooks = explain(model, x, cls)
+    hooks = explain(model, x, cls, method="grad-cam")
     assert (hooks.layer, hooks.grid, hooks.method) == (layer, grid, "grad-cam")
     assert apart(hooks.raw, expected) <= 1e-5
     assert apart(hooks.cam, cam_of(hooks.raw, height, width)) <= EQUAL
 
-    split = explain(model, x, cls, engine="split")
+    split = explain(model, x, cls, engine="split", method="grad-cam")
     assert (split.layer, split.grid, split.engine) == (layer, grid, "split")
     assert apart(split.raw, hooks.raw) <= EQUAL
     assert apart(split.cam, hooks.cam) <= EQUAL
@@ -500,7 +500,7 @@ class TestScoresWithLayersOfTheirOwn:
         """All classes are read at one layer, through which all of their evidence goes: the order changes nothing."""
         model, x, layer = TwoHeads(joined=True), picture(32, 32), "trunk"
         for cls in (*order, *order):
-            got = explain(model, x, cls, engine=engine)
+            got = explain(model, x, cls, engine=engine, method="grad-cam")
             assert got.layer == layer
             assert apart(got.raw, grad_cam_of(*reference(model, x, layer, cls))) <= 1e-5
 

@@ -47,7 +47,7 @@ def assert_read_at(layer: str, model: nn.Module, x: Tensor, **keywords: Any) -> 
     """The layer is found, unasked, and the map of every class is the oracle's."""
     for cls in range(CLASSES):
         expected = oracle(model, x, layer, cls)
-        got = explain(model, x, cls, **keywords)
+        got = explain(model, x, cls, **{"method": "grad-cam", **keywords})
         assert (got.layer, got.grid, got.method) == (layer, expected.shape, "grad-cam")
         assert apart(got.raw, expected) <= EQUAL
 
@@ -698,7 +698,7 @@ class TestCellsOfConvolutions:
     def test_what_was_moved_is_never_read_in_place_of_what_was_not(self, move: Callable[[Tensor], Tensor]) -> None:
         model, x = Moved(move, first=False), picture(32, 32)
         try:
-            got = explain(model, x, 1)
+            got = explain(model, x, 1, method="grad-cam")
         except TargetLayerError:
             return
         assert got.layer == "conv1"

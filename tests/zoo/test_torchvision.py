@@ -130,12 +130,15 @@ def as_grid(output: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def written_out(model: nn.Module, x: Tensor, got: Explanation, score: int | Callable[[Any], Tensor]) -> Floats:
-    """The mean over the layers that were read: of tokens, one in each block."""
+    """The mean over the layers that were read, one in each block of tokens, of what speaks for the score."""
     raws = []
     for layer in got.layers:
         activations, gradients = reference(model, x, layer, score)
         raws.append(FORMULAS[got.method](as_grid(activations, got.grid), as_grid(gradients, got.grid)))
-    return np.asarray(np.mean(raws, axis=0))
+    if len(raws) == 1:
+        return raws[0]
+    positive = np.mean(np.maximum(raws, 0), axis=0)
+    return np.asarray(np.where(positive > 0, positive, np.minimum(np.mean(raws, axis=0), 0)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
