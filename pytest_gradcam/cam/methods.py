@@ -140,8 +140,9 @@ def choose(name: object, view: View, *, is_scale_free: bool = False, is_uneven: 
         SettingsError: no method of that name.
     """
     if name == "auto":
-        # Measured (docs/power.md): on small vision transformers Grad-CAM tells a model that reads a patch from one that
-        # reads the object no better than chance; behind a flat head, it leaves a third of the maps without evidence.
+        # Measured (benchmarks.power.candidates): on small vision transformers Grad-CAM tells a model that reads a patch
+        # from one that reads the object hardly better than chance (AUROC .55); behind a flat head, it leaves a third of
+        # the maps without evidence.
         name = "hirescam" if ("tokens" in view.kind or is_uneven) and not is_scale_free else "grad-cam"
     return METHODS[check(name)]
 
