@@ -288,7 +288,7 @@ class TestLayersThatGiveMoreThanATensor:
     def test_the_first_tensor_is_the_grid(self, wrap: str, layer: str | None, engine: str) -> None:
         model, x = ReadsWrapped(WRAPS[wrap]), picture(32, 32)
         bare = ReadsWrapped(lambda grid: (grid,))
-        got = explain(model, x, 1, layer=layer, engine=engine)
+        got = explain(model, x, 1, layer=layer, engine=engine, method="grad-cam")
         assert got.layer == "block"
         activations, gradients = reference(bare, x, "block.convolution", 1)
         assert got.grid == (8, 8)

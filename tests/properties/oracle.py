@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import Phase, find, settings, strategies as st
+from hypothesis import Phase, assume, find, settings, strategies as st
 from torch import Tensor, nn
 
 from pytest_gradcam import explain_batch
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.methods import METHODS
-from pytest_gradcam.errors import ZeroEvidenceWarning
+from pytest_gradcam.errors import TargetLayerError, ZeroEvidenceWarning
 from pytest_gradcam.small_models import SmallNet
 
 T = TypeVar("T")
@@ -57,10 +57,18 @@ def explained(
     layer: str | None = TARGET,
     engine: str = "hooks",
 ) -> list[Explanation]:
-    """`explain_batch` on the CPU; zero evidence is no surprise here."""
+    """`explain_batch` on the CPU; zero evidence is no surprise here.
+
+    A net of which a drawn image leaves a cell or two open behind its ReLUs cannot show where its cells belong, and is
+    refused: such draws say nothing of the arithmetic.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZeroEvidenceWarning)
-        return explain_batch(net, x, score, method=method, layer=layer, engine=engine, device="cpu")
+        try:
+            return explain_batch(net, x, score, method=method, layer=layer, engine=engine, device="cpu")
+        except TargetLayerError as error:
+            assume("do not stand for their places" not in str(error))
+            raise
 
 
 def captured(net: SmallNet, x: Tensor, score: Score) -> tuple[Tensor, Tensor]:
