@@ -153,7 +153,7 @@ FAMILIES: dict[str, Member] = {
 # Families that the split engine refuses, which it says: no cut of them runs as the model does.
 CANNOT_BE_CUT: frozenset[str] = frozenset(
     {
-        *("convit", "crossvit", "efficientvit_mit", "gemma4_vit", "nest"),
+        *("convit", "crossvit", "efficientvit_mit", "gemma4_vit", "hiera", "levit", "nest"),
         *("vision_transformer", "vision_transformer_hybrid"),
     }
 )
