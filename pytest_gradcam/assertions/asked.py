@@ -60,7 +60,7 @@ class Asked:
 
     def classes_each(self, classes: object) -> list[ClassLike]:
         """Another class for each image."""
-        return one_class_each(classes, len(self.prepared)) if self.several else [classes]  # type: ignore[list-item]
+        return one_class_each(classes, len(self.prepared)) if self.several else [classes]  # type: ignore[list-item]  # as above
 
     def refuse_copies(self, also: Sequence[object] | None = None) -> None:
         """Refuse images that are there twice, and are asked the same.

@@ -192,7 +192,7 @@ def _losses(
     options = called_only(asking.options)
     together = torch.from_numpy(np.concatenate([image[None], *pictures])).to(prepared.tensor.dtype)
     fact = score_inputs(model, prepared.tensor, cls, options)[0]  # type: ignore[arg-type]  # checked by `scores`
-    values = follow(model, together, cls if fact.cls is None else fact.cls, options)  # type: ignore[arg-type]
+    values = follow(model, together, cls if fact.cls is None else fact.cls, options)  # type: ignore[arg-type]  # as above
     whole = float(values[0])
     if fact.cls is not None and whole <= 0.0:
         name = _class_name(asking, model, fact)
@@ -212,7 +212,7 @@ def _losses(
             np.roll(image, image.shape[2] // 3, 2),
         ]
         rest = torch.from_numpy(np.stack(others).astype(np.float32)).to(prepared.tensor.dtype)
-        left = follow(model, rest, cls if fact.cls is None else fact.cls, options)  # type: ignore[arg-type]
+        left = follow(model, rest, cls if fact.cls is None else fact.cls, options)  # type: ignore[arg-type]  # as above
         if np.abs(whole - left).max() <= _NOTHING * abs(whole):
             raise ModelError(
                 f"the prediction of {_class_name(asking, model, fact)} is the same for a picture of noise alone: "

@@ -171,7 +171,7 @@ def _message(
         bounds = f"{low:.0%}", f"{high:.0%}"
     else:
         spoken, needed = f"{value:.2f}", f"{'allowed' if at_most else 'needs'} {threshold:.2f}"
-        bounds = tuple(told_apart(bound, threshold)[0] for bound in interval)  # type: ignore[assignment]
+        bounds = tuple(told_apart(bound, threshold)[0] for bound in interval)  # type: ignore[assignment]  # of two
     sure = f"with {confidence:.0%} confidence"
     if outcome == "inconclusive":
         return (

@@ -89,7 +89,7 @@ def judge_faithful(
     def measured(i: int) -> Measured:
         explanation = asking.with_evidence(maps[i])
         score = asked.classes[i] if explanation.cls is None else explanation.cls
-        return _p_of(asking, model, asked.prepared[i], explanation, score, steps, draws, wanted)  # type: ignore[arg-type]
+        return _p_of(asking, model, asked.prepared[i], explanation, score, steps, draws, wanted)  # type: ignore[arg-type]  # see `scores`
 
     claim = Claim(
         metric="p",
