@@ -67,6 +67,14 @@ class SettingsError(GradcamError, ValueError):
     """A setting, option or argument has a value that is not served."""
 
 
+class BaselineError(GradcamError, ValueError):
+    """A baseline cannot be read, written or named, or belongs to another test."""
+
+
+class MissingBaselineError(BaselineError):
+    """There is no baseline yet: nothing that the map could be compared with."""
+
+
 class ZeroEvidenceWarning(UserWarning):
     """`explain` returned a map that is zero everywhere; an assertion on it raises `ZeroEvidenceError`."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,8 @@ from pytest_gradcam.cam.captured import name_of_layers
 from pytest_gradcam.cam.running import Options
 from pytest_gradcam.cam.search import NO_GRADIENT, Judgement
 from pytest_gradcam.cam.survey import Survey, survey
-from pytest_gradcam.errors import GradcamError, ModelError, ModelTypeError, SettingsError
+from pytest_gradcam.errors import GradcamError, SettingsError
+from pytest_gradcam.loading import load_model
 
 # Where neither the model nor the user says how large its input is.
 SIZE = (3, 224, 224)
@@ -26,7 +25,7 @@ def run(name: str, size: Sequence[int] | None, cls: int | None, everything: bool
     """Print the table.
 
     Args:
-        name: a timm architecture, or `module:factory`.
+        name: a timm architecture, or `module:factory`, as `load_model` has it.
         size: (C, H, W) or (H, W) of the model input; None for what the model declares.
         cls: class whose score is asked for; None for the predicted one.
         everything: show every layer, also those on which the score does not depend.
@@ -35,7 +34,7 @@ def run(name: str, size: Sequence[int] | None, cls: int | None, everything: bool
         0 where a layer is taken, 1 where none is, or the model cannot be had.
     """
     try:
-        model = load_model(name)
+        model = load_model(name, pretrained=False)  # layers and grids do not depend on the weights
         inputs = _inputs(model, size)
     except GradcamError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -57,37 +56,6 @@ def run(name: str, size: Sequence[int] | None, cls: int | None, everything: bool
         return 1
     print("\n".join(table(model, inputs, seen, everything)))
     return 0 if seen.chosen is not None else 1
-
-
-def load_model(name: str) -> nn.Module:
-    """A model by name: `module:factory` imports, also from the current folder, and calls; anything else is timm's.
-
-    timm's weights are random: layers and grids do not depend on them.
-
-    Raises:
-        ModelError: there is no such model.
-        ModelTypeError: the factory gives something else.
-    """
-    module_name, colon, factory = name.partition(":")
-    if not colon:
-        import timm
-
-        if not timm.is_model(name):
-            close = timm.list_models(f"*{name}*")[:3]
-            hint = f"; did you mean {', '.join(close)}?" if close else ""
-            raise ModelError(f"timm has no model {name!r}, and it is no module:factory{hint}")
-        return timm.create_model(name, pretrained=False).eval()
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        made = getattr(importlib.import_module(module_name), factory)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"{name!r} cannot be imported: {error}") from error
-    model = made if isinstance(made, nn.Module) else made()
-    if not isinstance(model, nn.Module):
-        raise ModelTypeError(f"{name} gives a {type(model).__name__}: it must give a torch.nn.Module")
-    return model
 
 
 def _inputs(model: nn.Module, size: Sequence[int] | None) -> Tensor:

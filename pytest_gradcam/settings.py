@@ -23,6 +23,9 @@ METRICS: Final = ("calibrated_energy", "energy", "lift", "pointing_game", "rank_
 ENGINES: Final = ("hooks", "split")
 RULES: Final = ("auto", "mean", "rate")
 INCONCLUSIVE: Final = ("error", "fail", "skip", "warn")
+FLOORS: Final = ("same_weights", "retrained")
+UPDATES: Final = ("new", "all", "prune")
+ORPHANS: Final = ("report", "ignore", "fail")
 DEVICES: Final = ("auto", "cpu", "cuda", "cuda:<n>", "mps", "xpu", "xpu:<n>")
 
 _DEVICE = re.compile(r"auto|(cpu|mps)(:0)?|(cuda|xpu)(:\d{1,4})?", re.ASCII)
@@ -52,6 +55,8 @@ class Settings:
         pass_rate: share of several images that must pass, where their rate is judged.
         confidence: of each bound of the interval of several images.
         inconclusive: what becomes of several images that cannot tell: `error`, `fail`, `skip` or `warn`.
+        floor: how close a map must be to its baseline: `same_weights` or `retrained`.
+        previews: whether a picture lies beside each baseline.
         output_dir: folder of the overlays, relative to pytest's rootdir.
         labels: the model's class names, in class order, so that a class may be asked for by name.
         transform: callable picture → model input tensor; None: what the model declares.
@@ -72,6 +77,8 @@ class Settings:
     pass_rate: float = 0.8
     confidence: float = 0.95
     inconclusive: str = "error"
+    floor: str = "same_weights"
+    previews: bool = False
     output_dir: str = "gradcam-report"
     labels: tuple[str, ...] | None = None
     transform: Callable[..., Any] | None = None
@@ -116,6 +123,18 @@ def resolve(
             except SettingsError as error:
                 raise SettingsError(f"{spelling(source, name)}: {error}") from None
     return settings
+
+
+def checked_choice(source: str, name: str, value: Any, known: tuple[str, ...]) -> str:
+    """A value of the run as a whole, which no `Settings` hold.
+
+    Raises:
+        SettingsError: it is none of those that are served.
+    """
+    try:
+        return _one_of(known)(name, value)
+    except SettingsError as error:
+        raise SettingsError(f"{spelling(source, name)}: {error}") from None
 
 
 def check_keywords(operation: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -206,6 +225,14 @@ def _is_layer(value: Any) -> bool:
     return hasattr(value, "register_forward_hook")
 
 
+def _yes_or_no(name: str, value: Any) -> bool:
+    known = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    found = value if isinstance(value, bool) else known.get(str(value).strip().lower())
+    if found is None:
+        raise SettingsError(f"{name} {value!r} is neither true nor false")
+    return found
+
+
 def _folder(name: str, value: Any) -> str:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str) or not text.strip() or "\0" in text:
@@ -266,6 +293,8 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "pass_rate": _between(0.0, 1.0),
     "confidence": _between(0.5, 1.0),
     "inconclusive": _one_of(INCONCLUSIVE),
+    "floor": _one_of(FLOORS),
+    "previews": _yes_or_no,
     "output_dir": _folder,
     "labels": checked_labels,
     "transform": _callable("picture → tensor"),

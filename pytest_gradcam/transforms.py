@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib
 import math
+import re
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -236,6 +238,13 @@ def name(transform: object) -> str:
     """A transform in one line of a message."""
     text = getattr(transform, "__qualname__", None) or " ".join(repr(transform).split())
     return text if len(text) <= 120 else f"{text[:117]}…"
+
+
+def describe(transform: object) -> str:
+    """A transform's name, and a digest of how it shows itself, the same in every process; two may share it."""
+    called = getattr(transform, "__qualname__", None) or type(transform).__name__
+    shown = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(transform))
+    return f"{called[:60]}~{hashlib.sha256(shown.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
 class _Known:

@@ -80,6 +80,8 @@ class Verdict:
         worst: which of the sights a person is shown first.
         message: the first line of what a person reads.
         facts: (name, text) of further lines.
+        compared: whether the two sights of one image are of the same picture, what was before and what is now, so that
+            a person is shown them beside each other, with their difference.
     """
 
     assertion: str
@@ -96,6 +98,7 @@ class Verdict:
     worst: int
     message: str
     facts: tuple[Fact, ...] = ()
+    compared: bool = False
 
     @property
     def passed(self) -> bool:

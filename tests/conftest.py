@@ -9,6 +9,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+pytest.register_assert_rewrite("tests.plugin.life")
 
 
 @pytest.fixture(autouse=True)

@@ -89,6 +89,10 @@ def test_example_runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
     if "def test_" not in example:
         example = "def test_script():\n" + "".join(f"    {line}\n" for line in example.splitlines())
     pytester.makepyfile(example)
+    if "gradcam.check(" in example:  # as the pages say: it fails until there is a baseline
+        before = pytester.runpytest_inprocess("-p", "no:cacheprovider").parseoutcomes()
+        written = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--gradcam-update=new").parseoutcomes()
+        assert (set(before), set(written)) == ({"failed"}, {"passed"})
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     outcomes = result.parseoutcomes()
     assert set(outcomes) == {"passed"}, "\n".join(result.outlines)

@@ -118,14 +118,14 @@ MODULES = modules()
 IMPORTS = {name: imports(path, set(MODULES)) for name, path in MODULES.items()}
 # The floors of the house: a module imports its own floor and those below.
 FLOORS = [
-    ["errors", ""],
+    ["errors", "files", ""],
     ["cam"],
     [
         *("metrics", "statistics", "regions", "rasters", "shapes", "images", "transforms", "probes"),
         *("verdicts", "settings", "small_models", "strategies"),
     ],
     ["explanations"],
-    ["assertions", "baselines", "audit", "inspection", "report"],
+    ["assertions", "baselines", "audit", "comparison", "inspection", "loading", "report"],
     ["plugin", "cli", "demo"],
 ]
 

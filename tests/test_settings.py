@@ -91,8 +91,8 @@ class TestWith:
             Settings().with_(treshold=0.3)
         assert str(caught.value) == (
             "unknown setting 'treshold': known are method, engine, device, layer, metric, threshold, "
-            "outside_threshold, judge_by, pass_rate, confidence, inconclusive, output_dir, labels, transform, "
-            "forward; did you mean 'threshold'?"
+            "outside_threshold, judge_by, pass_rate, confidence, inconclusive, floor, previews, output_dir, labels, "
+            "transform, forward; did you mean 'threshold'?"
         )
 
     def test_settings_cannot_be_changed_in_place(self) -> None:

@@ -215,15 +215,6 @@ def class_name(explanation: Explanation) -> str:
     return f"class {explanation.cls}" + (f" ({explanation.label})" if explanation.label is not None else "")
 
 
-def told_apart(value: float, threshold: float) -> tuple[str, str]:
-    """Both with two decimals, or as many as it takes to tell the value from the threshold that it missed."""
-    for digits in range(2, 7):
-        texts = f"{value:.{digits}f}", f"{threshold:.{digits}f}"
-        if value == threshold or texts[0] != texts[1]:
-            return texts
-    return repr(value), repr(threshold)
-
-
 def _chunks(prepared: Sequence[Prepared]) -> Iterator[list[int]]:
     """Indices of images that go through the model together: of one size and type, `BATCH` at most."""
     by_kind: dict[tuple[object, ...], list[int]] = {}

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias, Unpack
 from torch import Tensor
 
 from pytest_gradcam import explanations
-from pytest_gradcam.assertions import attention, maps, reliance, trust
+from pytest_gradcam.assertions import attention, checking, maps, reliance, trust
 from pytest_gradcam.assertions.asking import Asking, Record
+from pytest_gradcam.baselines.shelf import Shelf
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.running import ModelLike
 from pytest_gradcam.cam.scores import ClassLike
@@ -44,16 +45,20 @@ class Gradcam:
     Every keyword of the functions can be given to the methods too, and wins over the settings.
     """
 
-    def __init__(self, settings: Settings | None = None, record: Record | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, record: Record | None = None, shelf: Shelf | None = None
+    ) -> None:
         """Bind.
 
         Args:
             settings: None for the defaults.
             record: called with every verdict, passed or failed, before anything is raised; the text that it returns is
                 named in the failure's message as the overlay's path.
+            shelf: the baselines of the test that asks; without them there is no `check`.
         """
         self.settings = Settings() if settings is None else settings
         self._record = record
+        self._shelf = shelf
 
     def __repr__(self) -> str:
         settings, plain = self.settings, Settings()
@@ -280,6 +285,48 @@ class Gradcam:
         __tracebackhide__ = True
         asking = self._asking("assert_prediction_needs", keywords, SuiteKeywords, own=("threshold",))
         return asking.deliver(reliance.judge_needs(asking, model, image, region, cls, threshold=threshold))
+
+    def check(
+        self,
+        model: ModelLike,
+        image: object,
+        cls: ClassLike = None,
+        *,
+        name: str | None = None,
+        floor: str | None = None,
+        pearson: float | None = None,
+        shift: float | None = None,
+        **keywords: Unpack[ExplainKeywords],
+    ) -> Verdict:
+        """The model must go on looking where it looks today: its map against the baseline beside the test.
+
+        The baseline is written by `--gradcam-update=new`, or approved with `gradcam review`.
+
+        Args:
+            model: as for `explain`.
+            image: as for `explain`; one image.
+            cls: as for `explain`.
+            name: tells several checks of one test apart.
+            floor: how close the map must be: `same_weights` (Pearson ≥ .999: quantising, exporting, another device or
+                version) or `retrained` (≥ .90); None for that of the settings.
+            pearson: least correlation of the raw CAMs; None for the floor's.
+            shift: largest earth mover's distance of the CAMs, in cells of the grid; None for the floor's.
+            keywords: as for `explain`.
+
+        Raises:
+            AttentionError: the map, or what it is made from, has changed.
+            MissingBaselineError: there is no baseline, and the run was not told to write it.
+            BaselineError: the baseline cannot be read or written, or two checks would share it.
+            GradcamError: as for `explain`.
+        """
+        __tracebackhide__ = True
+        own = ("name", "floor", "pearson", "shift")
+        given: dict[str, Any] = {**keywords} if floor is None else {**keywords, "floor": floor}
+        check_keywords("check", keywords, [*ExplainKeywords.__annotations__, *own])
+        asking = Asking("check", self.settings.with_(**given), self._record)
+        return asking.deliver(
+            checking.judge_check(asking, self._shelf, model, image, cls, name=name, pearson=pearson, shift=shift)
+        )
 
     def _asking(self, assertion: str, keywords: Mapping[str, Any], known: type, own: Sequence[str] = ()) -> Asking:
         """The question, with the settings that hold for it.

@@ -14,6 +14,7 @@ from torch import Tensor
 from pytest_gradcam.assertions.asked import Asked, CannotTell, same_classes
 from pytest_gradcam.assertions.asking import Asking, class_name
 from pytest_gradcam.assertions.comparing import comparison, number
+from pytest_gradcam.assertions.same_layers import explain_as
 from pytest_gradcam.assertions.together import Claim, Measured
 from pytest_gradcam.assertions.turns import turn_of
 from pytest_gradcam.cam.explanation import Explanation
@@ -265,7 +266,8 @@ def judge_same(
 ) -> Verdict:
     """Whether a model looks where the one that it came from looks: the similarity of their maps of one class.
 
-    Each model has its own transform, device and target layer; maps on grids of two sizes are compared on the finer one.
+    Each model has its own transform and device. Both are read at the layers that are found in the original, by the same
+    method, where the other has layers of those names; maps on grids of two sizes are compared on the finer one.
 
     Args:
         asking: the settings that hold.
@@ -296,17 +298,17 @@ def judge_same(
         first = asked.explain(asking, model_a)
     with _about("model B"):
         theirs = Asked.of(asking, model_b, images, classes).prepared
-        second = asking.explain(model_b, theirs, same_classes(first, asked.classes))
+        second = explain_as(asking, model_a, model_b, theirs, same_classes(first, asked.classes), first)
 
     def measured(i: int) -> Measured:
-        a, b = first[i], second[i]
+        a, b = first[i], second[i].explanation
         asking.with_evidence(a)
         chance = how.chance(a)
         wanted = how.at_least(chance, RANDOM, how.alike(chance))
         with _about("model B"):
             value = how.measure(a, b)
         sights = Sight(a, title="model A"), Sight(b, title="model B")
-        return Measured(value, wanted, chance, sights, _differences(a, b))
+        return Measured(value, wanted, chance, sights, differences(a, b) + second[i].facts(a))
 
     claim = Claim(
         metric=how.name,
@@ -318,6 +320,7 @@ def judge_same(
         ),
         of_many="model B looks where model A looks",
         not_of_many="model B does not look where model A looks",
+        compared=True,
     )
     return asked.judged(asking, claim, measured, first, worst=how.farthest(first[0]))
 
@@ -386,7 +389,7 @@ def _predictions(a: Explanation, b: Explanation, where: str) -> tuple[Fact, ...]
     return (("prediction", f"{names[0]} {where}, else {names[1]}"),)
 
 
-def _differences(a: Explanation, b: Explanation) -> tuple[Fact, ...]:
+def differences(a: Explanation, b: Explanation) -> tuple[Fact, ...]:
     """Where two models' maps differ in more than where they look."""
     facts: list[Fact] = [*_predictions(a, b, "by model B")]
     if a.grid != b.grid:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_gradcam.assertions.asking import Asking, told_apart
+from pytest_gradcam.assertions.asking import Asking
+from pytest_gradcam.report.summary import told_apart
 from pytest_gradcam.statistics import FEW, clopper_pearson, decide, skewed_interval
 from pytest_gradcam.verdicts import Fact, Outcome, Sight, Verdict
 
@@ -52,6 +53,7 @@ class Claim:
         not_of_many: its opposite.
         details: further lines about the image that is shown.
         lacking: what an image has that has nothing to measure.
+        compared: whether the two maps of one image are to be shown beside each other, as `Verdict` has it.
     """
 
     metric: str
@@ -63,6 +65,7 @@ class Claim:
     is_rate: bool = False
     details: tuple[Fact, ...] = ()
     lacking: str = "without any evidence"
+    compared: bool = False
 
 
 def verdict_of_one(asking: Asking, claim: Claim, measured: Measured) -> Verdict:
@@ -85,6 +88,7 @@ def verdict_of_one(asking: Asking, claim: Claim, measured: Measured) -> Verdict:
         worst=0,
         message=f"{claim.sentence(measured, passed)}: {claim.title} {shown}, {needs}",
         facts=measured.facts + claim.details,
+        compared=claim.compared,
     )
 
 

@@ -76,6 +76,11 @@ class Captured:
         return choose(name, self.views[0], is_scale_free=all(self.scale_free), is_uneven=any(self.uneven))
 
 
+def view_of(captured: Sequence[Captured]) -> str:
+    """How the layers' outputs were read, for a person; once what is read alike."""
+    return " and ".join(dict.fromkeys(str(view) for each in captured for view in each.views))
+
+
 def name_of_layers(names: Sequence[str]) -> str:
     """Names of layers on one line: all of them, or the first and the last of many."""
     return " + ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)} layers)"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pytest_gradcam.cam import from_inputs, legrad, own, perturbed
 from pytest_gradcam.cam.capture import gradient, gradients_of_rows
-from pytest_gradcam.cam.captured import Captured, capture, name_of_layers, namer, refuse_saturated
+from pytest_gradcam.cam.captured import Captured, capture, name_of_layers, namer, refuse_saturated, view_of
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.forwards import mixes_images
 from pytest_gradcam.cam.found import Found
@@ -147,7 +147,7 @@ def _of_classes(run: Run, captured: Sequence[Captured], classes: Sequence[ClassL
 def _found(run: Run, captured: Sequence[Captured], raws: Raw, facts: Sequence[Fact]) -> Found:
     names = tuple(dict.fromkeys(name for each in captured for name in each.names))
     method = captured[0].method(run.options.method).name
-    return Found(raws, facts, name_of_layers(names), method, captured[0].labels, layers=names)
+    return Found(raws, facts, name_of_layers(names), method, captured[0].labels, layers=names, view=view_of(captured))
 
 
 def _explanations(run: Run, found: Found, looks: Sequence[Look], started: float) -> list[Explanation]:
@@ -175,6 +175,7 @@ def _explanations(run: Run, found: Found, looks: Sequence[Look], started: float)
             size=(int(run.inputs.shape[2]), int(run.inputs.shape[3])),
             look=looks[i],
             layers=found.layers,
+            view=found.view,
         )
         for i, fact in enumerate(found.facts)
     ]

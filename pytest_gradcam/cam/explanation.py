@@ -41,6 +41,7 @@ class Explanation:
         size: (H, W) of the input frame, in pixels.
         look: makes `image`; called when somebody looks.
         layers: dotted names of the layers that were read, in the order of the forward; several are fused.
+        view: how their outputs were read as grids, such as `NCHW 7×7` or `tokens 1+14×14`; empty where none was.
     """
 
     raw: npt.NDArray[np.float32]
@@ -61,6 +62,7 @@ class Explanation:
     size: tuple[int, int]
     look: Callable[[], npt.NDArray[np.uint8]]
     layers: tuple[str, ...] = ()
+    view: str = ""
 
     @cached_property
     def image(self) -> npt.NDArray[np.uint8]:

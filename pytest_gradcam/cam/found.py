@@ -23,6 +23,7 @@ class Found:
         labels: class names, by index, where they are known.
         engine: how they were obtained, where that was no engine that the user may choose.
         layers: the dotted names of the layers, where there are any.
+        view: how their outputs were read as grids, where there are layers.
     """
 
     raws: npt.NDArray[np.float64]
@@ -32,3 +33,4 @@ class Found:
     labels: Sequence[str] | None
     engine: str | None = None
     layers: tuple[str, ...] = ()
+    view: str = ""

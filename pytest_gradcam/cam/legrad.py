@@ -76,7 +76,8 @@ def of_image(run: Run, classes: Sequence[ClassLike] | None) -> Found:
         for place, g in _gradients(tail, asked, blocks.names[i]):
             raws[place] += _maps(g, blocks.view, blocks.names[i]) / len(chosen)
     names = tuple(blocks.names[i] for i in chosen)
-    return Found(raws, facts_of_image(output, asked), _name_of(names), NAME, labels, layers=names)
+    facts = facts_of_image(output, asked)
+    return Found(raws, facts, _name_of(names), NAME, labels, layers=names, view=str(blocks.view))
 
 
 def _maps(gradients: Tensor, view: View, name: str) -> Raw:

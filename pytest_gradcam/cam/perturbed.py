@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_gradcam.cam.capture import Site, Tail
-from pytest_gradcam.cam.captured import Captured, capture, name_of_layers
+from pytest_gradcam.cam.captured import Captured, capture, name_of_layers, view_of
 from pytest_gradcam.cam.forwards import Doubles, Scorer, agree, chunks_of, facts_of_image, mixes_images, read_scores
 from pytest_gradcam.cam.found import Found
 from pytest_gradcam.cam.methods import fuse, fuse_layers
@@ -44,7 +44,8 @@ def of_image(run: Run, classes: Sequence[ClassLike] | None) -> Found:
     raws = [parts[0] if len(parts) == 1 else fuse(parts, grid) for parts in by_layer.values()]
     whole = raws[0] if len(raws) == 1 else fuse_layers(raws, grid)
     facts = facts_of_image(first.tail.output, asked)
-    return Found(whole, facts, name_of_layers(tuple(by_layer)), method.name, first.labels, layers=tuple(by_layer))
+    names = tuple(by_layer)
+    return Found(whole, facts, name_of_layers(names), method.name, first.labels, layers=names, view=view_of(captured))
 
 
 def _activations(captured: Captured, part: int) -> Tensor:

@@ -22,7 +22,7 @@ from pytest_gradcam.metrics.localisation import (
     pointing_game,
     rank_accuracy,
 )
-from pytest_gradcam.metrics.maps import TIE, Map
+from pytest_gradcam.metrics.maps import TIE, Map, area_average
 from pytest_gradcam.metrics.registry import METRICS, Metric
 from pytest_gradcam.metrics.similarity import SIMILARITIES, Similarity, cosine, pearson, rmse, shift, wasserstein
 
@@ -33,6 +33,7 @@ __all__ = [
     "Map",
     "Metric",
     "Similarity",
+    "area_average",
     "average_drop",
     "calibrated_energy",
     "chance",

@@ -45,6 +45,17 @@ def recolour(text: str, plain: Sequence[str], coloured: Sequence[str]) -> str:
     return "\n".join(done)
 
 
+def printable(text: str) -> str:
+    r"""The text with characters that could steer a terminal spelt out: names of files and tests are data.
+
+    Letters of any script stay; control, format and private characters and line breaks become `\x1b` and the like.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
 def in_ascii(text: str) -> str:
     """The text with its drawing characters spelt in ASCII, for a stream that knows nothing else."""
     return text.translate(_ASCII)

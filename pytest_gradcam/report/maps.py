@@ -33,13 +33,8 @@ def plain_map(cam: npt.NDArray[np.float32], mask: npt.NDArray[np.float32], colum
         mask: float32 (H, W) in [0, 1], the region in the input frame.
         columns: characters inside the frame; fewer where the picture is so high that the map would not fit.
     """
-    rows, columns = _shape(cam.shape, columns)
-    levels = _heat(cam, rows, columns)
-    ramp = np.array(list(_RAMP))
-    canvas = ramp[np.minimum((levels * len(_RAMP)).astype(int), len(_RAMP) - 1)]
-    lines = _outline_bits(cells(mask, rows - 1, columns - 1))
-    canvas = np.where(lines > 0, np.array(list(_CORNERS))[lines], canvas)
-    return [f"│{''.join(row)}│" for row in canvas]
+    rows, columns = characters(cam.shape, columns)
+    return [f"│{row}│" for row in ramp_rows(heat(cam, rows, columns), mask)]
 
 
 def colour_map(
@@ -59,16 +54,10 @@ def colour_map(
         columns: characters inside the frame; fewer where the picture is so high that the map would not fit.
         truecolor: whether the terminal knows 24-bit colours; else the nearest of 256 are used.
     """
-    rows, columns = _shape(cam.shape, columns)
-    height = 2 * rows
-    heat = _heat(cam, height, columns)
-    picture = _resize(image.astype(np.float32), height, columns) * _DIMMED
-    weight = 0.85 * heat[..., None] ** 0.7
-    pixels = (1.0 - weight) * picture + weight * colourise(heat).astype(np.float32)
-    pixels = np.rint(np.clip(pixels, 0.0, 255.0)).astype(np.uint8)
-    pixels[_rim(cells(mask, height, columns))] = 255
-    colours = _rgb(pixels) if truecolor else _indexed(pixels)
-    return [f"│{_half_blocks(*colours[row : row + 2])}│" for row in range(0, height, 2)]
+    rows, columns = characters(cam.shape, columns)
+    levels = heat(cam, 2 * rows, columns)
+    pixels = dyed(image, colourise(levels), levels)
+    return [f"│{row}│" for row in half_blocks(rimmed(pixels, mask), truecolor=truecolor)]
 
 
 def mask_of(sight: Sight) -> npt.NDArray[np.float32]:
@@ -78,11 +67,65 @@ def mask_of(sight: Sight) -> npt.NDArray[np.float32]:
     return np.zeros(sight.explanation.size, np.float32)
 
 
-def _shape(frame: tuple[int, ...], columns: int) -> tuple[int, int]:
-    """Rows and columns of characters for a picture (H, W): a character is about twice as high as it is wide."""
+def characters(frame: tuple[int, ...], columns: int = COLUMNS, rows: int = ROWS) -> tuple[int, int]:
+    """Rows and columns of characters for a picture (H, W), within those given; a character is twice as high as wide."""
     height, width = frame[:2]
-    columns = max(8, min(columns, round(2 * ROWS * width / height)))
-    return max(4, min(ROWS, round(columns * height / width / 2))), columns
+    columns = max(8, min(columns, round(2 * rows * width / height)))
+    return max(4, min(rows, round(columns * height / width / 2))), columns
+
+
+def ramp_rows(levels: npt.NDArray[np.float32], mask: npt.NDArray[np.float32]) -> list[str]:
+    """Levels in [0, 1], (rows, columns), as rows of the ramp's characters with the region's outline; no frame."""
+    rows, columns = levels.shape
+    ramp = np.array(list(_RAMP))
+    canvas = ramp[np.minimum((levels * len(_RAMP)).astype(int), len(_RAMP) - 1)]
+    lines = _outline_bits(cells(mask, rows - 1, columns - 1))
+    canvas = np.where(lines > 0, np.array(list(_CORNERS))[lines], canvas)
+    return ["".join(row) for row in canvas]
+
+
+def dyed(
+    picture: npt.NDArray[np.uint8], dye: npt.NDArray[np.uint8], strength: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    """The dimmed picture, dyed where there is strength.
+
+    Args:
+        picture: uint8 (H, W, 3), brought to the size of the dye.
+        dye: uint8 (h, w, 3), the colours.
+        strength: float32 (h, w) in [0, 1]; at 0 the picture alone is seen.
+    """
+    dimmed = _resize(picture.astype(np.float32), *strength.shape) * _DIMMED
+    weight = 0.85 * strength[..., None] ** 0.7
+    mixed = (1.0 - weight) * dimmed + weight * dye.astype(np.float32)
+    return np.asarray(np.rint(np.clip(mixed, 0.0, 255.0)), dtype=np.uint8)
+
+
+def rimmed(pixels: npt.NDArray[np.uint8], mask: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """The pixels (rows, columns, 3) with the rim of the region in white."""
+    pixels = pixels.copy()
+    pixels[_rim(cells(mask, *pixels.shape[:2]))] = 255
+    return pixels
+
+
+def half_blocks(pixels: npt.NDArray[np.uint8], *, truecolor: bool) -> list[str]:
+    """Pixels (2 × rows, columns, 3) as rows of `▀`, each the colours of two pixels; no frame."""
+    colours = colour_codes(pixels, truecolor=truecolor)
+    return [_half_block_row(*colours[row : row + 2]) for row in range(0, len(colours), 2)]
+
+
+def colour_codes(pixels: npt.NDArray[np.uint8], *, truecolor: bool) -> list[list[str]]:
+    """What names each colour to a terminal after `38;` or `48;`, (rows, columns, 3) → rows of columns."""
+    return _rgb(pixels) if truecolor else _indexed(pixels)
+
+
+def fitted(cam: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.float32]:
+    """A map (H, W) brought to (rows, columns), in [0, 1]: bilinear where it has too few, means where it has too many.
+
+    One after the other, for OpenCV's means are none where a map is enlarged in the other direction.
+    """
+    height, width = cam.shape
+    enlarged = cv2.resize(cam, (max(width, columns), max(height, rows)), interpolation=cv2.INTER_LINEAR)
+    return np.clip(_resize(np.asarray(enlarged, dtype=np.float32), rows, columns), 0.0, 1.0)
 
 
 def _resize(array: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.float32]:
@@ -90,11 +133,11 @@ def _resize(array: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDAr
     return np.asarray(cv2.resize(array, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
-def _heat(cam: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.float32]:
+def heat(cam: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.float32]:
     """The map on character cells, its hottest cell at 1 again: averaging takes the tip off a small peak."""
-    heat = np.clip(_resize(cam, rows, columns), 0.0, 1.0)
-    top = float(heat.max())
-    return heat / np.float32(top) if top > 0.0 else heat
+    levels = np.clip(_resize(cam, rows, columns), 0.0, 1.0)
+    top = float(levels.max())
+    return levels / np.float32(top) if top > 0.0 else levels
 
 
 def cells(mask: npt.NDArray[np.float32], rows: int, columns: int) -> npt.NDArray[np.bool_]:
@@ -143,7 +186,7 @@ def _rim(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return cells & ~inside
 
 
-def _half_blocks(upper: list[str], lower: list[str]) -> str:
+def _half_block_row(upper: list[str], lower: list[str]) -> str:
     """One line of `▀`, its upper halves in the colours `upper` and its lower halves in the colours `lower`."""
     text, last = "", ""
     for top, bottom in zip(upper, lower, strict=True):

@@ -39,7 +39,7 @@ def artifact_name(nodeid: str) -> str:
     plain = _PLAIN.fullmatch(nodeid)
     if plain is not None:
         parts = nodeid.replace("::", "/").split("/")
-        if all(_safe(part) == part for part in parts) and ".py/" not in plain["folders"]:
+        if all(safe_component(part) == part for part in parts) and ".py/" not in plain["folders"]:
             return "/".join(parts)
     spelt = unicodedata.normalize("NFC", nodeid)
     # A parameter may hold anything, `::` and `/` too: from the first bracket of the name on, all is one component.
@@ -49,19 +49,19 @@ def artifact_name(nodeid: str) -> str:
     parts[-1] += bracket + parameters
     digest = hashlib.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     # A folder called `test_x.png` would stand where the overlay of a plain `test_x` belongs.
-    folders = [_safe(re.sub(r"\.(?!py$)", "_", part)) for part in parts[:-1]]
-    return "/".join([*folders, _cut(_safe(parts[-1]), LONGEST - len(digest) - 1) + "~" + digest])
+    folders = [safe_component(re.sub(r"\.(?!py$)", "_", part)) for part in parts[:-1]]
+    return "/".join([*folders, cut(safe_component(parts[-1]), LONGEST - len(digest) - 1) + "~" + digest])
 
 
-def _safe(component: str) -> str:
+def safe_component(component: str) -> str:
     """The component as every file system takes it; unchanged where it already is."""
     text = _FORBIDDEN.sub("_", component)
     text = "".join("_" if unicodedata.category(character)[0] == "C" else character for character in text)
     if _DEVICE.fullmatch(text):
         text = "_" + text
-    return _cut(text, LONGEST).rstrip(". ") or "_"
+    return cut(text, LONGEST).rstrip(". ") or "_"
 
 
-def _cut(text: str, longest: int) -> str:
+def cut(text: str, longest: int) -> str:
     """At most `longest` bytes of UTF-8, whole characters only."""
     return text.encode("utf-8")[:longest].decode("utf-8", "ignore")

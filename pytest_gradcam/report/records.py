@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pytest_gradcam.report.beside import colour_beside, compared, plain_beside
 from pytest_gradcam.report.maps import colour_map, mask_of, plain_map
 from pytest_gradcam.report.names import artifact_name
 from pytest_gradcam.report.overlay import is_overlay, save_overlay
@@ -59,7 +60,13 @@ def to_record(verdict: Verdict, nodeid: str) -> dict[str, Any]:
     values: dict[str, Any] = {**verdict.to_json(), "nodeid": nodeid, "maps": []}
     if not verdict.passed:
         truecolor = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
-        for sight in verdict.shown:
+        pair = compared(verdict)
+        if pair is not None:
+            before, after, titles, mask = pair
+            image = verdict.shown[1].explanation.image
+            coloured = colour_beside(before, after, image, titles, mask, truecolor=truecolor)
+            values["maps"].append({"plain": plain_beside(*pair), "colour": coloured})
+        for sight in verdict.shown if pair is None else ():
             cam, image, mask = sight.explanation.cam, sight.explanation.image, mask_of(sight)
             coloured = colour_map(image, cam, mask, truecolor=truecolor)
             values["maps"].append({"plain": plain_map(cam, mask), "colour": coloured})

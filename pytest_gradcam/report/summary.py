@@ -44,16 +44,17 @@ def summary(records: Sequence[Record]) -> tuple[str, list[str]]:
 
 def line(record: Record) -> str:
     """`-0.26 ░░░░░░░▐██│░░░░░░░░░░  needs 0.15  test_demo.py::test_reads_the_object[cup-017]`."""
-    value, threshold = figures(float(record["value"]), float(record["threshold"]))
+    value, threshold = told_apart(float(record["value"]), float(record["threshold"]))
     asks = "allowed" if record["at_most"] else "needs"
     return f"  {value:>5} {bar(record)}  {f'{asks} {threshold}':<12}  {record['nodeid']}"
 
 
-def figures(value: float, threshold: float) -> tuple[str, str]:
-    """Both numbers with two decimals, or with as many as it takes to tell them apart."""
+def told_apart(value: float, threshold: float) -> tuple[str, str]:
+    """Both with two decimals, or as many as it takes to tell them apart, and a threshold of .999 from 1."""
     for digits in range(2, 7):
         shown = f"{value:.{digits}f}", f"{threshold:.{digits}f}"
-        if shown[0] != shown[1]:
+        is_rounded_away = float(shown[1]).is_integer() and not float(threshold).is_integer()
+        if (value == threshold or shown[0] != shown[1]) and not is_rounded_away:
             return shown
     return repr(value), repr(threshold)
 

@@ -1,6 +1,6 @@
 """What a person reads when a verdict fails: the numbers, the map and where it came from. Words only.
 
-The end of a run is told by `summary`, the maps are drawn by `maps`.
+The end of a run is told by `summary`, the maps are drawn by `maps` and `beside`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from pytest_gradcam.metrics import METRICS, inside
+from pytest_gradcam.report.beside import compared, plain_beside
 from pytest_gradcam.report.maps import colour_map, mask_of, plain_map
 from pytest_gradcam.verdicts import Verdict
 
@@ -25,7 +26,10 @@ def failure_text(verdict: Verdict, overlay: str | None) -> str:
     """
     lines = [verdict.message, ""]
     lines += [f"  {name:<9}  {text}" for name, text in _facts(verdict)]
-    for sight in verdict.shown:
+    pair = compared(verdict)
+    if pair is not None:
+        lines += ["", *(f"  {line}" for line in plain_beside(*pair))]
+    for sight in verdict.shown if pair is None else ():
         heading = [f"  {sight.title}"] if sight.title else []
         lines += ["", *heading, *(f"  {line}" for line in plain_map(sight.explanation.cam, mask_of(sight)))]
     if verdict.sight is not None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_gradcam import (
     ClassError,
     ModelError,
+    Settings,
+    TargetLayerError,
     VacuousThresholdError,
     ZeroEvidenceError,
     assert_attention_stable,
     assert_same_attention,
     explain,
 )
+from pytest_gradcam.assertions.asking import Asking
+from pytest_gradcam.assertions.same_layers import explain_as
 from pytest_gradcam.demo import models as demo
 from pytest_gradcam.metrics import SIMILARITIES
 from pytest_gradcam.small_models import SmallModel
@@ -36,6 +42,126 @@ from tests.assertions.known import (
     rounded,
 )
 from tests.models import coloured, reads_colours
+
+
+class Mixing(nn.Module):
+    """Class 0 reads red, class 1 blue; each cell is left where it is or, to a share, mixed with all others.
+
+    Where all of it is mixed, `late` has cells that stand for no place, and `reads` is found; else `late` is.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.reads = nn.Conv2d(3, 2, 1, bias=False)
+        self.late = nn.ReLU()
+        generator = torch.Generator().manual_seed(0)
+        mixed = torch.rand(64, 64, generator=generator) / 32
+        self.register_buffer("mixes", (1 - share) * torch.eye(64) + share * mixed)
+        with torch.no_grad():
+            self.reads.weight.zero_()
+            self.reads.weight[0, 0] = self.reads.weight[1, 2] = 1.0
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells = self.reads(nn.functional.avg_pool2d(x, 8))
+        mixed = (cells.flatten(2) @ self.get_buffer("mixes").T).reshape(cells.shape)
+        found: Tensor = self.late(mixed).mean((2, 3))
+        return found
+
+
+class TestBothAreReadAtTheSameLayers:
+    @pytest.mark.parametrize("wrap", [lambda net: net, nn.DataParallel, torch.compile])
+    def test_at_those_of_the_original(self, wrap: object) -> None:
+        a, b = Mixing(1.0), Mixing(0.5)
+        assert (explain(a, IMAGE, 0).layers, explain(b, IMAGE, 0).layers) == (("reads",), ("late",))
+        verdict = assert_same_attention(a, wrap(b), IMAGE, 0, threshold=0.999)  # type: ignore[operator]
+        assert [sight.explanation.layers for sight in verdict.sights] == [("reads",), ("reads",)]
+        at_reads = explain(b, IMAGE, 0, layer="reads").raw
+        assert verdict.value == pytest.approx(correlation(explain(a, IMAGE, 0).raw, at_reads), abs=1e-6)
+        assert correlation(explain(b, IMAGE, 0).raw, at_reads) < 0.999
+        assert "layers" not in facts(verdict)
+
+    def test_by_the_method_that_was_chosen_for_the_original(self) -> None:
+        """An uneven head makes `auto` HiResCAM."""
+        even = reads_colours()
+        uneven = nn.Sequential(OrderedDict(shrink=even[0], reads=even[1], flat=nn.Flatten(), head=nn.Linear(128, 2)))
+        with torch.no_grad():
+            weights = torch.rand(2, 2, 64, generator=torch.Generator().manual_seed(0)) * torch.eye(2)[..., None]
+            uneven.get_submodule("head").weight.copy_(weights.flatten(1))  # type: ignore[operator]
+        alone = explain(uneven.eval(), IMAGE, 0)
+        assert (alone.layers, alone.method, explain(even, IMAGE, 0).method) == (("reads",), "hirescam", "grad-cam")
+        verdict = assert_same_attention(even, uneven, IMAGE, 0, threshold=0.999)
+        assert [sight.explanation.method for sight in verdict.sights] == ["grad-cam", "grad-cam"]
+        assert correlation(verdict.sights[0].explanation.raw, alone.raw) < 0.99
+
+    def test_where_they_cannot_be_read_the_verdict_says_so(self) -> None:
+        verdict = assert_same_attention(Mixing(0.5), Mixing(1.0), IMAGE, 0, threshold=0.1)
+        assert [sight.explanation.layers for sight in verdict.sights] == [("late",), ("reads",)]
+        said = facts(verdict)["layers"]
+        assert said.startswith(
+            "model A was read at late (grad-cam), model B at reads (grad-cam), which cannot be read as model A was: "
+            "layer 'late' (nchw 8×8) gives no map"
+        )
+
+    def test_where_there_are_none_the_verdict_says_so(self) -> None:
+        verdict = assert_same_attention(Mixing(0.5), reads_colours(), IMAGE, 0, threshold=0.1)
+        assert verdict.sights[1].explanation.layers == explain(reads_colours(), IMAGE, 0).layers
+        assert facts(verdict)["layers"].endswith(", which has no layer 'late'")
+
+    def test_a_name_of_the_users_holds_for_both(self) -> None:
+        verdict = assert_same_attention(Mixing(1.0), Mixing(0.5), IMAGE, 0, layer="reads", method="layercam")
+        assert {(s.explanation.layers, s.explanation.method) for s in verdict.sights} == {(("reads",), "layercam")}
+        with pytest.raises(TargetLayerError, match="model B: Sequential has no layer 'late'"):
+            assert_same_attention(Mixing(0.5), reads_colours(), IMAGE, 0, layer="late")
+
+    def test_a_module_of_the_original_stands_for_its_name(self) -> None:
+        a, b = Mixing(1.0), Mixing(0.5)
+        verdict = assert_same_attention(a, b, IMAGE, 0, layer=a.reads)
+        assert [sight.explanation.layers for sight in verdict.sights] == [("reads",), ("reads",)]
+        verdict = assert_same_attention(a, b, IMAGE, 0, layer=[a.reads])
+        assert verdict.sights[1].explanation.layers == ("reads",)
+
+    def test_pairs_are_cut_by_the_user(self) -> None:
+        a, b = ((net[:2], net[2:]) for net in (reads_colours(), reads_colours()))
+        verdict = assert_same_attention(a, b, IMAGE, 0, engine="split", threshold=0.999)
+        assert "layers" not in facts(verdict)
+
+    def test_methods_without_layers_are_left_alone(self) -> None:
+        verdict = assert_same_attention(Mixing(0.5), Mixing(0.4), IMAGE, 0, method="occlusion", threshold=0.5)
+        assert "layers" not in facts(verdict)
+
+    def test_each_image_at_its_own(self) -> None:
+        """Another size may have another layer in the original; each has its own class too."""
+        a, b = Mixing(1.0), Mixing(0.5)
+        asking = Asking("test", Settings())
+        prepared = [asking.prepare(b, IMAGE)] * 3
+        first = asking.explain(a, prepared, [0, 1, 0])
+        first = [first[0], replace(first[1], layers=("late",)), first[2]]
+        second = explain_as(asking, a, b, prepared, [0, 1, 0], first)
+        assert [(each.explanation.layers, each.explanation.cls) for each in second] == [
+            (("reads",), 0),
+            (("late",), 1),
+            (("reads",), 0),
+        ]
+        with pytest.raises(ClassError, match=r"^image 1: class 7 is out of range"):
+            explain_as(asking, a, b, prepared, [0, 7, 0], first)
+
+    def test_a_transformer_under_new_weights(self) -> None:
+        torch.manual_seed(0)
+        a = timm.create_model("test_vit", num_classes=4).eval()
+        b = copy.deepcopy(a)
+        with torch.no_grad():
+            for p in b.parameters():
+                p.add_(0.02 * p.abs().mean() * torch.randn_like(p))
+        x = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(2))
+        verdict = assert_same_attention(a, b, x, 1, threshold=0.5)
+        layers = [sight.explanation.layers for sight in verdict.sights]
+        assert layers[0] == layers[1] == explain(a, x, 1).layers and len(layers[0]) > 1
+
+    def test_one_image_is_shown_beside_itself(self) -> None:
+        assert assert_same_attention(Mixing(1.0), Mixing(0.5), IMAGE, 0).compared
+        net = model("honest")
+        assert not assert_same_attention(net, copy.deepcopy(net), inputs()).compared
 
 
 class TestSameAttention:

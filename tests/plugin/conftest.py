@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from pytest_gradcam import AttentionError, assert_attention_in_region
+from pytest_gradcam.baselines import orphans, shelf, summary as _summary  # noqa: F401
 from pytest_gradcam.report import records, summary  # noqa: F401
+from tests.plugin.life import Life
 
 PROJECT = '''
 import pytest, torch
@@ -78,3 +80,12 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, loaded: 
     pytester.makeconftest(PROJECT)
     pytester.makepyfile(test_demo=TESTS)
     return pytester
+
+
+@pytest.fixture
+def life(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, loaded: None) -> Life:
+    for name in ("CI", "BUILD_NUMBER", "PY_COLORS", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:unraisableexception -p no:benchmark")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return Life(pytester)

@@ -28,7 +28,7 @@ def test_the_help_lists_every_option_with_what_it_takes(pytester: pytest.Pyteste
 
 def test_the_fixture_says_what_it_is(pytester: pytest.Pytester) -> None:
     shown = pytester.runpytest("--fixtures").stdout
-    shown.fnmatch_lines(["gradcam -- *plugin.py:*", "    Where a model looks, judged:*"])
+    shown.fnmatch_lines(["gradcam -- *plugin*:*", "    Where a model looks, judged:*"])
 
 
 def test_the_defaults_hold_where_nothing_is_said(pytester: pytest.Pytester) -> None:
@@ -70,6 +70,8 @@ def test_every_setting_can_be_given_in_the_ini_file(pytester: pytest.Pytester) -
         gradcam_pass_rate = 0.9
         gradcam_confidence = 0.99
         gradcam_inconclusive = warn
+        gradcam_floor = retrained
+        gradcam_previews = true
         gradcam_output_dir = build/attention
         gradcam_labels =
             cat
@@ -83,7 +85,7 @@ def test_every_setting_can_be_given_in_the_ini_file(pytester: pytest.Pytester) -
         def test_settings(gradcam):
             assert gradcam.settings == Settings(
                 "hirescam", "split", "cpu", "layer4.1", "energy", 0.4, 0.05, "rate", 0.9, 0.99, "warn",
-                "build/attention", ("cat", "polar bear")
+                "retrained", True, "build/attention", ("cat", "polar bear")
             )
         """
     )

@@ -54,7 +54,8 @@ def test_nothing_heavy_is_loaded_by_its_end(stranger: Path, arguments: tuple[str
 
 
 def test_of_ours_only_what_reads_the_options_is_loaded(stranger: Path) -> None:
-    ours = ["pytest_gradcam", "pytest_gradcam.errors", "pytest_gradcam.plugin", "pytest_gradcam.settings"]
+    modules = ("errors", "plugin", "plugin.baselines", "settings")
+    ours = ["pytest_gradcam", *(f"pytest_gradcam.{module}" for module in modules)]
     assert f"OURS {ours}" in run_alone(stranger)
 
 
@@ -64,7 +65,7 @@ def test_the_check_can_fail(stranger: Path) -> None:
 
 
 def test_at_import_the_plugin_loads_nothing_that_pytest_has_not_loaded() -> None:
-    """`typing` and its like are pytest's already; the package itself and this module are all that is new."""
+    """`typing` and its like are pytest's already; the package itself and the plugin are all that is new."""
     code = (
         "import sys, pytest, _pytest.config\n"
         "_pytest.config.get_config()\n"  # pytest's own plugins, as in every run
@@ -73,4 +74,4 @@ def test_at_import_the_plugin_loads_nothing_that_pytest_has_not_loaded() -> None
         "print(sorted(set(sys.modules) - before))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['pytest_gradcam', 'pytest_gradcam.plugin']"
+    assert done.stdout.strip() == "['pytest_gradcam', 'pytest_gradcam.plugin', 'pytest_gradcam.plugin.baselines']"

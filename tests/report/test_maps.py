@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, strategies as st
 
-from pytest_gradcam.report.maps import cells, colour_map, plain_map
+from pytest_gradcam.report.maps import cells, colour_map, fitted, plain_map
 from tests.report.synthetic import box_mask, corner_map, photo
 
 NO_REGION = np.zeros((96, 96), dtype=np.float32)
@@ -165,6 +165,20 @@ class TestSmallRegions:
         mask[:, :16] = 0.0
         mask[:, 34:] = 0.0
         assert cells(mask, 1, 5)[0].tolist() == [False, False, True, False, False]
+
+
+class TestFitted:
+    def test_a_direction_with_too_many_is_averaged_while_the_other_is_enlarged(self) -> None:
+        """Stripes of one pixel in 20 would be missed by taking a sample in each cell."""
+        cam = np.zeros((2, 200), dtype=np.float32)
+        cam[1, ::20] = 1.0
+        shown = fitted(cam, 8, 10)
+        assert shown[:2] == pytest.approx(0.0)
+        assert shown[6:] == pytest.approx(0.05)
+        assert (np.diff(shown[1:7], axis=0) > 0.0).all()
+
+    def test_what_has_the_size_is_left_as_it_is(self) -> None:
+        assert (fitted(corner_map(), 96, 96) == corner_map()).all()
 
 
 class TestColour:

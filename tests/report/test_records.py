@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +153,9 @@ class TestRecorder:
         assert (tmp_path / "report").read_text() == "a file where the folder should be"
 
     def test_the_reason_is_the_systems_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def denied(path: Path, data: bytes) -> int:
+        def denied(source: os.PathLike[str], target: os.PathLike[str]) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(Path, "write_bytes", denied)
+        monkeypatch.setattr(os, "replace", denied)
         record, _ = keep_in(tmp_path / "report")
         assert record(verdict()) == "not written: Permission denied (report/test_demo.py/test_it[a].png)"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from pytest_gradcam.report.summary import bar, figures, summary
+from pytest_gradcam.report.summary import bar, summary, told_apart
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def test_what_is_allowed_outside_is_not_called_needed() -> None:
 def test_a_value_is_never_shown_as_the_threshold_that_it_missed(
     value: float, threshold: float, shown: tuple[str, str]
 ) -> None:
-    assert figures(value, threshold) == shown
+    assert told_apart(value, threshold) == shown
 
 
 class TestBar:

@@ -15,33 +15,49 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_gradcam.plugin.baselines import BaselineHooks, folder_of, name_of, names_of
+
 if TYPE_CHECKING:
     from _pytest._io import TerminalWriter  # public only as the type of what pytest hands over
 
     from pytest_gradcam.assertions import Gradcam
+    from pytest_gradcam.baselines.shelf import Shelf
     from pytest_gradcam.settings import Settings
 
 _MARKER = (
     "gradcam(method, engine, device, layer, metric, threshold, outside_threshold, judge_by, pass_rate, confidence, "
-    "inconclusive, output_dir, labels, transform, forward): "
+    "inconclusive, floor, previews, output_dir, labels, transform, forward): "
     "settings of the `gradcam` fixture for this test or class, by keyword only; the nearest mark wins, name by name."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What passes between the hooks of one run: what was configured, and the verdicts that are on no report yet."""
+    """What passes between the hooks of one run: what was configured, and what is on no report yet, by node id."""
 
     ini: Mapping[str, Any]
     options: Mapping[str, Any]
-    made: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # records by node id
+    update: str | None
+    made: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # records of verdicts
+    told: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # what happened to baselines
+    taken: dict[str, Any] = field(default_factory=dict)  # whose each baseline's file is, of all tests
 
 
 _RUN = pytest.StashKey[_Run]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    from pytest_gradcam.settings import DEVICES, ENGINES, INCONCLUSIVE, METHODS, METRICS, RULES
+    from pytest_gradcam.settings import (
+        DEVICES,
+        ENGINES,
+        FLOORS,
+        INCONCLUSIVE,
+        METHODS,
+        METRICS,
+        ORPHANS,
+        RULES,
+        UPDATES,
+    )
 
     # TOML's numbers are numbers; as text a wrong one reaches our own message. Older versions take text only.
     numbers = str | float if pytest.version_tuple >= (9, 2) else "string"
@@ -62,22 +78,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("pass-rate", "NUMBER", "Share of several images that must pass, where their rate is judged: 0.8.", numbers)
     add("confidence", "NUMBER", "Confidence of each bound of the interval of several images: 0.95.", numbers)
     add("inconclusive", "NAME", f"What becomes of several images that cannot tell: {', '.join(INCONCLUSIVE)}.")
+    add("floor", "NAME", f"How close a map must be to its baseline: {', '.join(FLOORS)}.")
+    add("previews", "BOOL", "Whether a picture lies beside each baseline: false.", "bool")
     add("output-dir", "DIR", "Folder of the overlays of failed verdicts, relative to rootdir: gradcam-report.")
+    group.addoption(
+        "--gradcam-update",
+        metavar="WHICH",
+        help=f"Baselines to write: {', '.join(UPDATES)}. `new` writes those that are missing, `all` also those that "
+        "changed, `prune` removes those that no test uses.",
+    )
+    parser.addini(
+        "gradcam_orphans", f"What becomes of baselines that no test uses: {', '.join(ORPHANS)}.", default=None
+    )
     parser.addini("gradcam_labels", "The model's class names, one a line, in class order.", "linelist", default=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    from pytest_gradcam.settings import CALLABLES, NAMES
+    from pytest_gradcam.settings import CALLABLES, NAMES, ORPHANS, UPDATES
 
     config.addinivalue_line("markers", _MARKER)
     _refuse_unknown_keys(config)
+    update = _choice("option", "update", config.getoption("gradcam_update", None), UPDATES)
+    orphans = _choice("ini", "orphans", _ini_value(config, "orphans") or None, ORPHANS) or ORPHANS[0]
     ini = {name: _ini_value(config, name) for name in NAMES if name not in CALLABLES}
     options = {name: config.getoption(f"gradcam_{name}", None) for name in NAMES}
     config.stash[_RUN] = _Run(
         ini={name: value for name, value in ini.items() if value not in (None, "", [])},
         options={name: value for name, value in options.items() if value is not None},
+        update=update,
     )
-    _settings(config, {})  # a wrong value ends the run here, before anything is collected
+    settings = _settings(config, {})  # a wrong value ends the run here, before anything is collected
+    received = config.rootpath / settings.output_dir / "received"
+    config.pluginmanager.register(BaselineHooks(config, update, orphans, received), "gradcam-baselines")
     if not hasattr(config, "workerinput"):  # xdist workers show nothing: their reports are shown by the controller
         config.pluginmanager.register(_Shown(), "gradcam-shown")
 
@@ -112,13 +144,14 @@ def gradcam(request: pytest.FixtureRequest) -> Gradcam:
     config, nodeid = request.config, request.node.nodeid
     settings = _settings_of(request.node)
     made = config.stash[_RUN].made
+    shelf = _shelf(request.node, settings)
     record = recorder(
         nodeid,
         config.rootpath / settings.output_dir,
         keep=lambda values: made.setdefault(nodeid, []).append(values),
         shown=lambda path: _spelt(path, config.invocation_params.dir),
     )
-    return Gradcam(settings, record=record)
+    return Gradcam(settings, record=record, shelf=shelf)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -127,7 +160,12 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     _hide_our_frames(call)
     report = yield
-    records = item.config.stash[_RUN].made.pop(item.nodeid, None)
+    run = item.config.stash[_RUN]
+    records, told = run.made.pop(item.nodeid, None), run.told.pop(item.nodeid, None)
+    if told:
+        report.gradcam_baselines = told  # type: ignore[attr-defined]  # as below
+    if call.when == "call" and (folder := folder_of(item)) is not None:
+        report.gradcam_test = [folder, name_of(item)]  # type: ignore[attr-defined]  # as below
     if records:
         # Plain JSON values, so that xdist carries them as they are; reports may hold attributes that types do not name.
         report.gradcam = records  # type: ignore[attr-defined]
@@ -202,6 +240,31 @@ class _Coloured:
         return getattr(self._original, name)
 
 
+def _shelf(item: pytest.Item, settings: Settings) -> Shelf:
+    """The baselines of one run of a test."""
+    from pytest_gradcam.baselines.shelf import RECEIVED, Shelf
+
+    config = item.config
+    run = config.stash[_RUN]
+    try:
+        file = item.path.relative_to(config.rootpath).as_posix()
+    except ValueError:
+        file = item.path.as_posix()
+    return Shelf(
+        beside=item.path.parent,
+        module=item.path.name,
+        test=name_of(item),
+        id="::".join([file, *names_of(item)]),
+        root=config.rootpath,
+        received=config.rootpath / settings.output_dir / RECEIVED,
+        update=run.update,
+        previews=settings.previews,
+        shown=lambda path: _spelt(path, config.invocation_params.dir),
+        tell=lambda event: run.told.setdefault(item.nodeid, []).append(event),
+        taken=run.taken,
+    )
+
+
 def _settings_of(item: pytest.Item) -> Settings:
     """The settings of one test, its markers included.
 
@@ -232,6 +295,16 @@ def _settings(config: pytest.Config, marker: Mapping[str, Any], where: str = "")
         raise pytest.UsageError(f"{where}{error}") from None
 
 
+def _choice(source: str, name: str, value: Any, known: tuple[str, ...]) -> str | None:
+    from pytest_gradcam.errors import SettingsError
+    from pytest_gradcam.settings import checked_choice
+
+    try:
+        return None if value is None else checked_choice(source, name, value, known)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 def _refuse_unknown_keys(config: pytest.Config) -> None:
     """A misspelt name in the ini file would leave its test with the defaults; pytest itself only warns, and later."""
     from pytest_gradcam.settings import CALLABLES, NAMES, choices
@@ -245,7 +318,7 @@ def _refuse_unknown_keys(config: pytest.Config) -> None:
         try:
             config.getini(key)  # knows the names that others may have added, too
         except (TypeError, ValueError):
-            known = [f"gradcam_{name}" for name in NAMES if name not in CALLABLES]
+            known = [*(f"gradcam_{name}" for name in NAMES if name not in CALLABLES), "gradcam_orphans"]
             if key not in known:
                 raise pytest.UsageError(f"unknown key {key!r} in the ini file: {choices(key, known)}") from None
 

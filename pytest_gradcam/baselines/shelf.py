@@ -1,0 +1,184 @@
+"""The baselines of one test: where each lies, whether it may be written, and what happened to it. Judges nothing."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from pytest_gradcam.baselines import store
+from pytest_gradcam.baselines.baseline import Baseline
+from pytest_gradcam.baselines.format import Received, digest_of
+from pytest_gradcam.baselines.names import FOLDER, CheckName, checked_name
+from pytest_gradcam.errors import BaselineError
+from pytest_gradcam.report.overlay import save_preview
+from pytest_gradcam.verdicts import Sight
+
+RECEIVED: Final = "received"
+Happened: TypeAlias = Literal["compared", "created", "updated", "missing", "changed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The baselines of one run of one test.
+
+    Attributes:
+        beside: the folder that the test's file lies in; the baselines lie in `__gradcam__` in it.
+        module: name of the test's file.
+        test: classes, function and parameters, after dots.
+        id: the test's node id, for a person.
+        root: pytest's rootdir, from which received files name their targets.
+        received: folder of the files that wait to be approved.
+        update: which baselines may be written: None, `new`, `all`; `prune` writes none.
+        previews: whether a picture lies beside each baseline.
+        shown: how a path is spelt for a person.
+        tell: is told of everything that happens: `path`, `id`, `happened`, and `received` where a file waits.
+        taken: whose each file is, of all tests of the run, by how a file system that folds case would call it.
+    """
+
+    beside: Path
+    module: str
+    test: str
+    id: str
+    root: Path
+    received: Path
+    update: str | None
+    previews: bool
+    shown: Callable[[Path], str]
+    tell: Callable[[dict[str, Any]], None]
+    taken: MutableMapping[str, CheckName] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+
+    def slot(self, name: object) -> Slot:
+        """The place of one check's baseline.
+
+        Args:
+            name: what tells it from other checks of the test; None for the only one.
+
+        Raises:
+            BaselineError: the name is no name, or the file is another check's.
+        """
+        check = CheckName(self.module, self.test, checked_name(name))
+        path = self.beside / FOLDER / check.file
+        folded = unicodedata.normalize("NFC", str(path)).casefold()
+        if folded in self.asked:
+            raise BaselineError(
+                f"two checks of {self.id} would share the baseline {check.file}: give each a name, "
+                "gradcam.check(…, name='left')"
+            )
+        owner = self.taken.setdefault(folded, check)
+        if owner != check:
+            raise BaselineError(
+                f"{check} and {owner} would share the baseline {check.file} where case is ignored: rename one of them"
+            )
+        self.asked.add(folded)
+        return Slot(self, check, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of one check's baseline.
+
+    Attributes:
+        shelf: the baselines of its test.
+        check: whose it is.
+        path: of its file.
+    """
+
+    shelf: Shelf
+    check: CheckName
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The test's node id, and the check's name where it has one."""
+        return self.shelf.id + (f"@{self.check.name}" if self.check.name else "")
+
+    @property
+    def target(self) -> str:
+        """Path of the file from pytest's rootdir, with `/`; it starts with `..` where the test lies outside."""
+        try:
+            return Path(os.path.relpath(self.path, self.shelf.root)).as_posix()
+        except ValueError:  # another drive
+            return self.path.as_posix()
+
+    @property
+    def waiting(self) -> Path:
+        """Path of the file that waits to be approved in its stead."""
+        parts = [part for part in self.target.split("/") if part not in ("..", "")]
+        return self.shelf.received.joinpath(*parts)
+
+    def read(self) -> Baseline | None:
+        """The baseline; None where there is none. What an earlier run left to be approved is removed.
+
+        Raises:
+            BaselineError: the file cannot be read, is no baseline, or is another check's.
+        """
+        if self.waiting.is_file():
+            store.remove(self.waiting)
+        found = store.read(self.path)
+        if found is not None and found.check != self.check:
+            raise BaselineError(
+                f"{self.path} is the baseline of {found.check}, not of {self.check}: it was copied or renamed. Remove "
+                "it, and write it anew with --gradcam-update=new"
+            )
+        return found
+
+    def may_write(self, is_new: bool) -> bool:
+        """Whether the run was told to write this baseline."""
+        return self.shelf.update == "all" or (self.shelf.update == "new" and is_new)
+
+    def write(self, baseline: Baseline, sight: Sight, is_new: bool) -> Baseline:
+        """Write the baseline and, where pictures are wanted, the one beside it; returns what was read back.
+
+        Raises:
+            BaselineError: it cannot be written, or what is read back is something else.
+        """
+        store.write(self.path, baseline)
+        if self.shelf.previews:
+            _preview(sight, self.path.with_suffix(store.PREVIEW))
+        written = store.read(self.path)
+        if written is None or written.check != baseline.check:
+            raise BaselineError(f"{self.path} was written, and then changed or removed by somebody else")
+        self._tell("created" if is_new else "updated")
+        return written
+
+    def receive(self, baseline: Baseline, sight: Sight, is_new: bool) -> str:
+        """Leave the map to be approved; returns the path of the file, or why there is none.
+
+        It raises nothing: a disk that is full must not hide what the model did.
+        """
+        happened: Happened = "missing" if is_new else "changed"
+        if self.target.startswith(".."):
+            self._tell(happened)
+            return f"none: {self.path} lies outside of pytest's rootdir"
+        try:
+            before = store.read_bytes(self.path)
+            received = Received(
+                self.target, self.id, "" if before is None else digest_of(before), preview=self.shelf.previews
+            )
+            store.write(self.waiting, baseline, received)
+            _preview(sight, self.waiting.with_suffix(store.PREVIEW))
+        except BaselineError as error:
+            self._tell(happened)
+            return f"not written: {error}"
+        self._tell(happened, received=str(self.waiting))
+        return self.shelf.shown(self.waiting)
+
+    def compared(self) -> None:
+        """Note that the baseline was compared with, and nothing was written."""
+        self._tell("compared")
+
+    def _tell(self, happened: Happened, **more: str) -> None:
+        self.shelf.tell({"path": str(self.path), "id": self.id, "happened": happened, **more})
+
+
+def _preview(sight: Sight, path: Path) -> None:
+    """A picture beside a baseline; what stands in its place and is no picture of ours is left alone."""
+    try:
+        save_preview(sight, path)
+    except OSError as error:
+        raise BaselineError(f"the picture {path} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,153 @@
+"""The baselines of a run, told by pytest's hooks: which tests there are, which ran, which baselines they used.
+
+A run asks little of a project without baselines: where no `__gradcam__` folder lies beside a test's file, nothing but
+that is looked up. What is done with all this lives in `pytest_gradcam.baselines`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = "__gradcam__"
+_OUTPUT = "gradcam_baselines"  # of an xdist worker: which modules it has collected whole
+
+
+class BaselineHooks:
+    """What one process sees of the baselines; with xdist the controller gathers what the workers have seen."""
+
+    def __init__(self, config: pytest.Config, update: str | None, orphans: str, received: Path) -> None:
+        self._config = config
+        self._update = update
+        self._orphans = orphans
+        self._received = received
+        self._events: list[dict[str, Any]] = []
+        self._whole: dict[str, set[str]] = {}  # folder of a module that was collected whole → its tests
+        self._partial: set[str] = set()
+        self._ran: set[tuple[str, str]] = set()
+        self._unused: list[Any] = []
+        self._removed = 0
+
+    # Outermost: what others take away here, by -k, -m, --deselect or a shard, is not collected whole.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:
+        before = list(items)
+        yield
+        left = set(items)
+        for item in before:
+            folder = folder_of(item)
+            if folder is None:
+                continue
+            if item not in left:
+                self._partial.add(folder)
+            self._whole.setdefault(folder, set()).add(name_of(item))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:  # its tests are not known
+            self._partial.add(_folder(self._config.rootpath / report.nodeid.partition("::")[0]))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._events += getattr(report, "gradcam_baselines", [])
+        ran = getattr(report, "gradcam_test", None)
+        if ran is not None and report.when == "call" and report.passed and not hasattr(report, "wasxfail"):
+            self._ran.add((ran[0], ran[1]))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """An xdist worker has ended; one that crashed tells nothing, and the others have collected the same."""
+        told = getattr(node, "workeroutput", {}).get(_OUTPUT, {})
+        for folder, tests in told.get("whole", {}).items():
+            self._whole.setdefault(folder, set()).update(tests)
+        self._partial |= set(told.get("partial", []))
+
+    # Last, so that xdist has heard of all its workers; before the summary, which terminalreporter writes around this.
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self._leave_out_what_was_asked_for_alone()
+        if hasattr(self._config, "workeroutput"):
+            told = {"whole": {folder: sorted(tests) for folder, tests in self._whole.items()}}
+            self._config.workeroutput[_OUTPUT] = {**told, "partial": sorted(self._partial)}
+            return
+        if self._config.getoption("collectonly", False):
+            return
+        folders = {folder: tests for folder, tests in self._whole.items() if folder not in self._partial}
+        written = {str(Path(event["path"]).parent) for event in self._events}
+        if not (folders or written):
+            return
+        from pytest_gradcam.baselines.orphans import find, tidy
+
+        tidy({*folders, *written, *self._partial})
+        used = {event["path"] for event in self._events}
+        self._unused = find(folders, self._ran, used)
+        if self._update == "prune":
+            from pytest_gradcam.baselines.orphans import prune
+
+            self._unused = prune(self._unused)
+        left = any(not orphan.removed for orphan in self._unused)
+        if self._orphans == "fail" and left and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if hasattr(self._config, "workerinput") or not (self._events or self._unused):
+            return
+        from pytest_gradcam.baselines.summary import summary
+
+        title, lines = summary(
+            self._events,
+            [(_shown(Path(orphan.path), self._config), orphan.why, orphan.removed) for orphan in self._unused],
+            update=self._update,
+            orphans=self._orphans,
+            in_ci=bool(os.environ.get("CI")),
+            received=_shown(self._received, self._config),
+        )
+        if lines:
+            terminalreporter.write_sep("=", title, bold=True)
+            for line in lines:
+                terminalreporter.write_line(line)
+        elif self._config.get_verbosity() > 0:
+            terminalreporter.write_line(title)
+
+    def _leave_out_what_was_asked_for_alone(self) -> None:
+        """Modules of which only some tests were asked for, by node id or because they failed last time."""
+        config = self._config
+        if any(config.getoption(name, False) for name in ("lf", "stepwise")):
+            self._partial |= set(self._whole)
+        for argument in config.args:
+            path, separator, _ = str(argument).partition("::")
+            if separator:
+                self._partial.add(_folder(Path(os.path.abspath(config.invocation_params.dir / path))))
+
+
+def folder_of(item: pytest.Item) -> str | None:
+    """The folder of the baselines of a test's module; None where its file has no `__gradcam__` beside it."""
+    path = item.path
+    return _folder(path) if os.path.isdir(path.parent / FOLDER) else None
+
+
+def _folder(path: Path) -> str:
+    from pytest_gradcam.baselines.names import folder_of as named
+
+    return str(path.parent / FOLDER / named(path.name))
+
+
+def names_of(item: pytest.Item) -> list[str]:
+    """Classes, function and parameters of a test: what stands below its file."""
+    chain = item.listchain()
+    files = [place for place, node in enumerate(chain) if isinstance(node, pytest.File)]
+    return [node.name for node in chain[files[-1] + 1 if files else -1 :]]
+
+
+def name_of(item: pytest.Item) -> str:
+    """The same after dots, as files of baselines are named."""
+    return ".".join(names_of(item))
+
+
+def _shown(path: Path, config: pytest.Config) -> str:
+    try:
+        return path.relative_to(config.rootpath).as_posix()
+    except ValueError:
+        return path.as_posix()
