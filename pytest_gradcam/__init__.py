@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     )
     from pytest_gradcam.cam import Explanation
     from pytest_gradcam.errors import (
+        BaselineError,
         ClassError,
         DeviceError,
         GradcamError,
         ImageError,
         ImageTypeError,
+        MissingBaselineError,
         ModelError,
         ModelTypeError,
         NonFiniteError,
@@ -73,11 +75,13 @@ _HOME = {
     "explain": "explanations",
     "explain_batch": "explanations",
     "explain_classes": "explanations",
+    "BaselineError": "errors",
     "ClassError": "errors",
     "DeviceError": "errors",
     "GradcamError": "errors",
     "ImageError": "errors",
     "ImageTypeError": "errors",
+    "MissingBaselineError": "errors",
     "ModelError": "errors",
     "ModelTypeError": "errors",
     "NonFiniteError": "errors",
@@ -100,6 +104,7 @@ _HOME = {
 
 __all__ = [
     "AttentionError",
+    "BaselineError",
     "ClassError",
     "DeviceError",
     "Explanation",
@@ -109,6 +114,7 @@ __all__ = [
     "ImageTypeError",
     "InconclusiveError",
     "InconclusiveWarning",
+    "MissingBaselineError",
     "ModelError",
     "ModelTypeError",
     "NonFiniteError",

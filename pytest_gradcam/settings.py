@@ -26,6 +26,7 @@ INCONCLUSIVE: Final = ("error", "fail", "skip", "warn")
 FLOORS: Final = ("same_weights", "retrained")
 UPDATES: Final = ("new", "all", "prune")
 ORPHANS: Final = ("report", "ignore", "fail")
+REPORTS: Final = ("all", "failed", "none")
 DEVICES: Final = ("auto", "cpu", "cuda", "cuda:<n>", "mps", "xpu", "xpu:<n>")
 
 _DEVICE = re.compile(r"auto|(cpu|mps)(:0)?|(cuda|xpu)(:\d{1,4})?", re.ASCII)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pytest_gradcam.errors import GradcamError
@@ -82,6 +83,7 @@ class Verdict:
         facts: (name, text) of further lines.
         compared: whether the two sights of one image are of the same picture, what was before and what is now, so that
             a person is shown them beside each other, with their difference.
+        baseline: id of the baseline that was compared with: the test's node id, and the check's name after `@`.
     """
 
     assertion: str
@@ -99,6 +101,7 @@ class Verdict:
     message: str
     facts: tuple[Fact, ...] = ()
     compared: bool = False
+    baseline: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -182,6 +185,11 @@ class Verdict:
     def __repr__(self) -> str:
         return f"Verdict({self.outcome}, {self.message})"
 
+    def _repr_html_(self) -> str:
+        # By its name: what draws lies above what is drawn, and knows it; and numpy is loaded when somebody looks.
+        shown: str = import_module("pytest_gradcam.report.notebook").verdict_html(self)
+        return shown
+
     def to_json(self) -> dict[str, Any]:
         """Plain scalars, strings and lists: what may cross a process border or be written to a file."""
         values: dict[str, Any] = {
@@ -197,6 +205,7 @@ class Verdict:
             "interval": None if self.interval is None else [b if math.isfinite(b) else None for b in self.interval],
             "confidence": self.confidence,
             "facts": [list(fact) for fact in self.facts],
+            "baseline": self.baseline,
             "message": self.message,
         }
         sight = self.sight
@@ -212,6 +221,7 @@ class Verdict:
             "predicted_label": explanation.predicted_label,
             "predicted_probability": explanation.predicted_probability,
             "evidence": explanation.evidence,
+            "model": explanation.model,
             "layer": explanation.layer,
             "grid": list(explanation.grid),
             "method": explanation.method,

@@ -125,7 +125,7 @@ FLOORS = [
         *("verdicts", "settings", "small_models", "strategies"),
     ],
     ["explanations"],
-    ["assertions", "baselines", "audit", "comparison", "inspection", "loading", "report"],
+    ["assertions", "baselines", "audit", "comparison", "figures", "inspection", "loading", "report"],
     ["plugin", "cli", "demo"],
 ]
 

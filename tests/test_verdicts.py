@@ -141,6 +141,8 @@ FAMILY: dict[type[Exception], tuple[type[Exception], ...]] = {
     errors.TargetLayerError: (errors.GradcamError, ValueError),
     errors.DeviceError: (errors.GradcamError, ValueError),
     errors.SettingsError: (errors.GradcamError, ValueError),
+    errors.BaselineError: (errors.GradcamError, ValueError),
+    errors.MissingBaselineError: (errors.BaselineError, ValueError),
     errors.ZeroEvidenceWarning: (UserWarning,),
 }
 

@@ -27,6 +27,7 @@ from pytest_gradcam.images import Prepared
 from pytest_gradcam.metrics import TIE
 from pytest_gradcam.metrics.movement import movement
 from pytest_gradcam.report.summary import told_apart
+from pytest_gradcam.report.terminal import failure_text
 from pytest_gradcam.verdicts import Fact, Sight, Verdict
 
 ASSERTION: Final = "check"
@@ -85,11 +86,11 @@ def judge_check(
     compared = compare(before, now, wanted)
     if compared.passed:
         slot.compared()
-        return _verdict(asking, before, now, current, compared, wanted)
+        return _verdict(asking, slot, before, now, current, compared, wanted)
     if slot.may_write(is_new=False):
         written = slot.write(now, Sight(current), is_new=False)
-        return _verdict(asking, written, now, current, compare(written, now, wanted), wanted)
-    verdict = _verdict(asking, before, now, current, compared, wanted)
+        return _verdict(asking, slot, written, now, current, compare(written, now, wanted), wanted)
+    verdict = _verdict(asking, slot, before, now, current, compared, wanted)
     received = slot.receive(now, Sight(current), is_new=False)
     review = "gradcam review shows what changed and approves it; --gradcam-update=all takes all that did"
     return replace(verdict, facts=(*verdict.facts, ("received", received), ("approve", review)))
@@ -148,19 +149,42 @@ def _verdict_of_new(asking: Asking, slot: Slot, now: Baseline, current: Explanat
     """
     if slot.may_write(is_new=True):
         written = slot.write(now, Sight(current), is_new=True)
-        return _verdict(asking, written, now, current, compare(written, now, wanted), wanted)
+        return _verdict(asking, slot, written, now, current, compare(written, now, wanted), wanted)
     received = slot.receive(now, Sight(current), is_new=True)
-    raise MissingBaselineError(
-        f"there is no baseline for {slot.id}: write it with --gradcam-update=new\n\n"
-        f"  asked     nothing says yet where the model should look for {now.class_name}\n"
-        f"  baseline  {slot.shelf.shown(slot.path)}\n"
-        f"  received  {received}\n"
-        "  approve   `gradcam review` shows it, and writes it as well"
+    verdict = Verdict(
+        assertion=asking.assertion,
+        outcome="failed",
+        metric="changes",
+        value=1.0,
+        values=(1.0,),
+        chance=0.0,
+        threshold=0.0,
+        at_most=True,
+        interval=None,
+        confidence=None,
+        sights=(Sight(current),),
+        worst=0,
+        message=f"there is no baseline for {slot.id}: write it with --gradcam-update=new",
+        facts=(
+            ("asked", f"nothing says yet where the model should look for {now.class_name}"),
+            ("baseline", slot.shelf.shown(slot.path)),
+            ("received", received),
+            ("approve", "`gradcam review` shows it, and writes it as well"),
+        ),
+        baseline=slot.id,
     )
+    overlay = None if asking.record is None else asking.record(verdict)
+    raise MissingBaselineError(failure_text(verdict, overlay))
 
 
 def _verdict(
-    asking: Asking, before: Baseline, now: Baseline, current: Explanation, compared: Compared, wanted: Limits
+    asking: Asking,
+    slot: Slot,
+    before: Baseline,
+    now: Baseline,
+    current: Explanation,
+    compared: Compared,
+    wanted: Limits,
 ) -> Verdict:
     if compared.changes:
         metric, value, chance, threshold, at_most = "changes", float(len(compared.changes)), 0.0, 0.0, True
@@ -194,6 +218,7 @@ def _verdict(
         message=message,
         facts=_facts(before, now, compared, wanted),
         compared=True,
+        baseline=slot.id,
     )
 
 

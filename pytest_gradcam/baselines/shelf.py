@@ -14,7 +14,7 @@ from pytest_gradcam.baselines.baseline import Baseline
 from pytest_gradcam.baselines.format import Received, digest_of
 from pytest_gradcam.baselines.names import FOLDER, CheckName, checked_name
 from pytest_gradcam.errors import BaselineError
-from pytest_gradcam.report.overlay import save_preview
+from pytest_gradcam.report.overlay import is_overlay, save_preview
 from pytest_gradcam.verdicts import Sight
 
 RECEIVED: Final = "received"
@@ -138,8 +138,9 @@ class Slot:
             BaselineError: it cannot be written, or what is read back is something else.
         """
         store.write(self.path, baseline)
-        if self.shelf.previews:
-            _preview(sight, self.path.with_suffix(store.PREVIEW))
+        picture = self.path.with_suffix(store.PREVIEW)
+        if self.shelf.previews or is_overlay(picture):  # an old one would show what is no longer so
+            _preview(sight, picture)
         written = store.read(self.path)
         if written is None or written.check != baseline.check:
             raise BaselineError(f"{self.path} was written, and then changed or removed by somebody else")

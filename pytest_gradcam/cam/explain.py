@@ -23,7 +23,7 @@ from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.forwards import mixes_images
 from pytest_gradcam.cam.found import Found
 from pytest_gradcam.cam.methods import Kind, kind_of
-from pytest_gradcam.cam.model import logits_of
+from pytest_gradcam.cam.model import logits_of, name_of
 from pytest_gradcam.cam.raw import Raw, grid_of, raw_cams
 from pytest_gradcam.cam.running import ModelLike, Options, Run, ready
 from pytest_gradcam.cam.scores import (
@@ -153,7 +153,7 @@ def _found(run: Run, captured: Sequence[Captured], raws: Raw, facts: Sequence[Fa
 def _explanations(run: Run, found: Found, looks: Sequence[Look], started: float) -> list[Explanation]:
     stored = found.raws.astype(np.float32)
     evidence = np.maximum(stored, 0.0).sum(axis=(1, 2), dtype=np.float64).tolist()
-    name = namer(found.labels)
+    name, model = namer(found.labels), name_of(run.module)
     seconds = (time.perf_counter() - started) / len(found.facts)
     return [
         Explanation(
@@ -176,6 +176,7 @@ def _explanations(run: Run, found: Found, looks: Sequence[Look], started: float)
             look=looks[i],
             layers=found.layers,
             view=found.view,
+            model=model,
         )
         for i, fact in enumerate(found.facts)
     ]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -42,6 +43,7 @@ class Explanation:
         look: makes `image`; called when somebody looks.
         layers: dotted names of the layers that were read, in the order of the forward; several are fused.
         view: how their outputs were read as grids, such as `NCHW 7×7` or `tokens 1+14×14`; empty where none was.
+        model: timm's name of the architecture, or the class of the model; empty of a callable that is no module.
     """
 
     raw: npt.NDArray[np.float32]
@@ -63,6 +65,7 @@ class Explanation:
     look: Callable[[], npt.NDArray[np.uint8]]
     layers: tuple[str, ...] = ()
     view: str = ""
+    model: str = ""
 
     @cached_property
     def image(self) -> npt.NDArray[np.uint8]:
@@ -113,6 +116,11 @@ class Explanation:
 
     def _repr_png_(self) -> bytes:
         return encode_png(self.overlay())
+
+    def _repr_html_(self) -> str:
+        # By its name: what draws lies above what is drawn, and knows it.
+        shown: str = import_module("pytest_gradcam.report.notebook").explanation_html(self)
+        return shown
 
     def __repr__(self) -> str:
         name = "a callable's score" if self.cls is None else f"class {self.cls}"

@@ -178,6 +178,15 @@ def tensors_in(output: Any, depth: int = 8) -> Iterator[Tensor]:
         yield from tensors_in(value, depth - 1)
 
 
+def name_of(module: nn.Module) -> str:
+    """What a person calls the model: timm's architecture, else the class; empty for a callable that is no module."""
+    declared = getattr(module, "pretrained_cfg", None)
+    architecture = declared.get("architecture") if isinstance(declared, Mapping) else None
+    if isinstance(architecture, str) and architecture:
+        return architecture
+    return "" if type(module) is nn.ModuleList else type(module).__name__
+
+
 def labels_of(module: nn.Module) -> tuple[str, ...] | None:
     """The class names that the model itself carries: timm's `label_names`, transformers' `id2label`."""
     declared = getattr(module, "pretrained_cfg", None)

@@ -6,6 +6,7 @@ Pure functions on arrays, numpy only.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,16 @@ def wasserstein_at_most(a: Map, b: Map) -> float:
         b: likewise, of the same shape.
     """
     gained = _mass(b) - _mass(a)
-    down, across = np.indices(gained.shape)
-    by_rows = np.lexsort((np.where(down % 2, -across, across).ravel(), down.ravel()))
-    by_columns = np.lexsort((np.where(across % 2, -down, down).ravel(), across.ravel()))
-    places = np.stack([down.ravel(), across.ravel()], axis=1)
-    return min(_cost(gained.ravel()[order], places[order]) for order in (by_rows, by_columns))
+    return min(_cost(gained.ravel()[order], places) for order, places in _snakes(gained.shape))
+
+
+@lru_cache(maxsize=64)
+def _snakes(shape: tuple[int, int]) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """The cells of a grid in the order of a snake through the rows and of one through the columns, and their places."""
+    down, across = (each.ravel() for each in np.indices(shape))
+    by_rows = np.lexsort((np.where(down % 2, -across, across), down))
+    by_columns = np.lexsort((np.where(across % 2, -down, down), across))
+    return [(order, np.stack([down[order], across[order]], axis=1)) for order in (by_rows, by_columns)]
 
 
 def _cost(gained: Floats, places: npt.NDArray[np.intp]) -> float:
@@ -57,10 +63,11 @@ def _cost(gained: Floats, places: npt.NDArray[np.intp]) -> float:
     lost, found = np.cumsum(np.maximum(-gained, 0.0)), np.cumsum(np.maximum(gained, 0.0))
     whole = min(lost[-1], found[-1])  # both are one total variation, but for rounding
     ends = np.unique(np.minimum(np.concatenate([lost, found]), whole))
-    middles = ends - np.diff(ends, prepend=0.0) / 2.0
+    amounts = np.diff(ends, prepend=0.0)
+    middles = ends - amounts / 2.0
     start, end = (np.minimum(np.searchsorted(each, middles), len(gained) - 1) for each in (lost, found))
     ways = np.hypot(*(places[start] - places[end]).T)
-    return float((np.diff(ends, prepend=0.0) * ways).sum())
+    return float((amounts * ways).sum())
 
 
 def _between(gained: npt.NDArray[Any]) -> float:

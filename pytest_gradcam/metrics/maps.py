@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -42,6 +43,7 @@ def area_average(values: Map, grid: tuple[int, int]) -> npt.NDArray[np.float64]:
     return averaged
 
 
+@cache  # a few sizes, asked for again and again
 def _shares(size: int, cells: int) -> npt.NDArray[np.float64]:
     """(cells, size): the share that each pixel has in each cell; rows sum to 1."""
     edges = np.arange(cells + 1) * (size / cells)

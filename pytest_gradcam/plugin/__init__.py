@@ -5,24 +5,30 @@ At import it loads nothing that pytest has not loaded, and a project that does n
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_gradcam.plugin.baselines import BaselineHooks, folder_of, name_of, names_of
+from pytest_gradcam.plugin.reports import (
+    ReportHooks,
+    about_test,
+    add_extras,
+    attach_to_allure,
+    pictures_for,
+    tell_others,
+)
+from pytest_gradcam.plugin.shown import Shown
+from pytest_gradcam.plugin.spelling import spelt
 
 if TYPE_CHECKING:
-    from _pytest._io import TerminalWriter  # public only as the type of what pytest hands over
-
     from pytest_gradcam.assertions import Gradcam
     from pytest_gradcam.baselines.shelf import Shelf
     from pytest_gradcam.settings import Settings
+    from pytest_gradcam.verdicts import Verdict
 
 _MARKER = (
     "gradcam(method, engine, device, layer, metric, threshold, outside_threshold, judge_by, pass_rate, confidence, "
@@ -38,7 +44,9 @@ class _Run:
     ini: Mapping[str, Any]
     options: Mapping[str, Any]
     update: str | None
+    report: str  # which verdicts have pictures in the report page
     made: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # records of verdicts
+    pictured: list[str] = field(default_factory=list)  # node ids of the verdicts that have pictures
     told: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # what happened to baselines
     taken: dict[str, Any] = field(default_factory=dict)  # whose each baseline's file is, of all tests
 
@@ -55,6 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         METHODS,
         METRICS,
         ORPHANS,
+        REPORTS,
         RULES,
         UPDATES,
     )
@@ -87,6 +96,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"Baselines to write: {', '.join(UPDATES)}. `new` writes those that are missing, `all` also those that "
         "changed, `prune` removes those that no test uses.",
     )
+    add("report", "WHICH", f"Verdicts whose pictures are in the report page: {', '.join(REPORTS)}.")
     parser.addini(
         "gradcam_orphans", f"What becomes of baselines that no test uses: {', '.join(ORPHANS)}.", default=None
     )
@@ -94,24 +104,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    from pytest_gradcam.settings import CALLABLES, NAMES, ORPHANS, UPDATES
+    from pytest_gradcam.settings import CALLABLES, NAMES, ORPHANS, REPORTS, UPDATES
 
     config.addinivalue_line("markers", _MARKER)
     _refuse_unknown_keys(config)
     update = _choice("option", "update", config.getoption("gradcam_update", None), UPDATES)
     orphans = _choice("ini", "orphans", _ini_value(config, "orphans") or None, ORPHANS) or ORPHANS[0]
+    asked = config.getoption("gradcam_report", None)
+    source, value = ("ini", _ini_value(config, "report") or None) if asked is None else ("option", asked)
+    keep = _choice(source, "report", value, REPORTS) or REPORTS[0]
     ini = {name: _ini_value(config, name) for name in NAMES if name not in CALLABLES}
     options = {name: config.getoption(f"gradcam_{name}", None) for name in NAMES}
     config.stash[_RUN] = _Run(
         ini={name: value for name, value in ini.items() if value not in (None, "", [])},
         options={name: value for name, value in options.items() if value is not None},
         update=update,
+        report=keep,
     )
     settings = _settings(config, {})  # a wrong value ends the run here, before anything is collected
     received = config.rootpath / settings.output_dir / "received"
     config.pluginmanager.register(BaselineHooks(config, update, orphans, received), "gradcam-baselines")
     if not hasattr(config, "workerinput"):  # xdist workers show nothing: their reports are shown by the controller
-        config.pluginmanager.register(_Shown(), "gradcam-shown")
+        config.pluginmanager.register(Shown(), "gradcam-shown")
+        folder = config.rootpath / settings.output_dir
+        config.pluginmanager.register(ReportHooks(config, keep, folder), "gradcam-reports")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -143,15 +159,22 @@ def gradcam(request: pytest.FixtureRequest) -> Gradcam:
 
     config, nodeid = request.config, request.node.nodeid
     settings = _settings_of(request.node)
-    made = config.stash[_RUN].made
-    shelf = _shelf(request.node, settings)
+    run, about = config.stash[_RUN], about_test(request.node)
+
+    def keep(values: dict[str, Any], verdict: Verdict) -> None:
+        values |= {**about, "pictures": pictures_for(run.report, verdict, len(run.pictured))}
+        if values["pictures"]:
+            run.pictured.append(nodeid)
+        run.made.setdefault(nodeid, []).append(values)
+        attach_to_allure(config, verdict, values)
+
     record = recorder(
         nodeid,
         config.rootpath / settings.output_dir,
-        keep=lambda values: made.setdefault(nodeid, []).append(values),
-        shown=lambda path: _spelt(path, config.invocation_params.dir),
+        keep=keep,
+        shown=lambda path: spelt(path, config.invocation_params.dir),
     )
-    return Gradcam(settings, record=record, shelf=shelf)
+    return Gradcam(settings, record=record, shelf=_shelf(request.node, settings))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -159,9 +182,11 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     _hide_our_frames(call)
-    report = yield
     run = item.config.stash[_RUN]
     records, told = run.made.pop(item.nodeid, None), run.told.pop(item.nodeid, None)
+    if records:
+        tell_others(item, records)  # before the report is made, which copies the test's properties
+    report = yield
     if told:
         report.gradcam_baselines = told  # type: ignore[attr-defined]  # as below
     if call.when == "call" and (folder := folder_of(item)) is not None:
@@ -169,75 +194,9 @@ def pytest_runtest_makereport(
     if records:
         # Plain JSON values, so that xdist carries them as they are; reports may hold attributes that types do not name.
         report.gradcam = records  # type: ignore[attr-defined]
+        add_extras(item.config, report, records)
         _shorten(report, call)
     return report
-
-
-class _Shown:
-    """What a person sees of the verdicts: maps in colour where a test failed, and a section at the end of the run."""
-
-    def __init__(self) -> None:
-        self._records: list[dict[str, Any]] = []
-
-    # Last, so that whoever writes a report file, JUnit XML among them, has had pytest's own text.
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        records = getattr(report, "gradcam", [])
-        # A verdict that failed in a test that did not was expected: `pytest.raises`, or `xfail`.
-        self._records += [{**record, "failed": report.failed and not record["passed"]} for record in records]
-        maps = [(drawn["plain"], drawn["colour"]) for record in records for drawn in record["maps"]]
-        if maps and hasattr(report.longrepr, "toterminal"):
-            report.longrepr = _Coloured(report.longrepr, maps)  # type: ignore[assignment]  # delegates all
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-        if not self._records:
-            return
-        from pytest_gradcam.report.lines import in_ascii
-        from pytest_gradcam.report.summary import summary
-
-        title, lines = summary(self._records)
-        spelt = str if _draws(config.get_terminal_writer()) else in_ascii
-        if lines:
-            terminalreporter.write_sep("=", title, bold=True)
-            for line in lines:
-                terminalreporter.write_line(spelt(line))
-        elif config.get_verbosity() > 0:
-            terminalreporter.write_line(title)
-
-
-class _Coloured:
-    """The text of a failure, that shows its maps in colour where the terminal has colours; all else is the original's.
-
-    Whoever asks for the text, for the crash or for the traceback, gets what pytest made.
-    """
-
-    def __init__(self, original: Any, maps: Sequence[tuple[list[str], list[str]]]) -> None:
-        self._original = original
-        self._maps = maps
-
-    def toterminal(self, tw: TerminalWriter) -> None:
-        from pytest_gradcam.report.lines import in_ascii, recolour
-
-        written = StringIO()
-        writer = type(tw)(written)
-        writer.hasmarkup, writer.code_highlight, writer.fullwidth = tw.hasmarkup, tw.code_highlight, tw.fullwidth
-        self._original.toterminal(writer)
-        text = written.getvalue()
-        if not _draws(tw):
-            text = in_ascii(text)
-        elif tw.hasmarkup:
-            for plain, coloured in self._maps:
-                text = recolour(text, plain, coloured)
-        for line in text.removesuffix("\n").split("\n"):
-            tw.line(line)
-
-    def __str__(self) -> str:
-        return str(self._original)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # asked for while a copy is being made, before there is an original
-            raise AttributeError(name)
-        return getattr(self._original, name)
 
 
 def _shelf(item: pytest.Item, settings: Settings) -> Shelf:
@@ -259,7 +218,7 @@ def _shelf(item: pytest.Item, settings: Settings) -> Shelf:
         received=config.rootpath / settings.output_dir / RECEIVED,
         update=run.update,
         previews=settings.previews,
-        shown=lambda path: _spelt(path, config.invocation_params.dir),
+        shown=lambda path: spelt(path, config.invocation_params.dir),
         tell=lambda event: run.told.setdefault(item.nodeid, []).append(event),
         taken=run.taken,
     )
@@ -318,7 +277,7 @@ def _refuse_unknown_keys(config: pytest.Config) -> None:
         try:
             config.getini(key)  # knows the names that others may have added, too
         except (TypeError, ValueError):
-            known = [*(f"gradcam_{name}" for name in NAMES if name not in CALLABLES), "gradcam_orphans"]
+            known = [f"gradcam_{name}" for name in (*NAMES, "orphans", "report") if name not in CALLABLES]
             if key not in known:
                 raise pytest.UsageError(f"unknown key {key!r} in the ini file: {choices(key, known)}") from None
 
@@ -350,31 +309,13 @@ def _shorten(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
 
     Where pytest runs in CI it would print the whole message, map and all, a second time.
     """
+    from pytest_gradcam.errors import MissingBaselineError
     from pytest_gradcam.verdicts import AttentionError, InconclusiveError
 
     crash = getattr(report.longrepr, "reprcrash", None)
     if (
         crash is not None
         and call.excinfo is not None
-        and isinstance(call.excinfo.value, AttentionError | InconclusiveError)
+        and isinstance(call.excinfo.value, AttentionError | InconclusiveError | MissingBaselineError)
     ):
         crash.message = f"{call.excinfo.typename}: {call.excinfo.value}".partition("\n")[0]
-
-
-def _spelt(path: Path, base: Path) -> str:
-    """The path as seen from `base`, with forward slashes; absolute where it lies far from there."""
-    try:
-        relative = Path(os.path.relpath(path, base))
-    except ValueError:  # another drive
-        return path.as_posix()
-    return (path if relative.parts[:3] == ("..",) * 3 else relative).as_posix()
-
-
-def _draws(tw: TerminalWriter) -> bool:
-    """Whether the stream can be written the characters that maps and bars are made of."""
-    encoding = getattr(getattr(tw, "_file", None), "encoding", None) or "utf-8"
-    try:
-        "│▀░·×".encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True

@@ -96,7 +96,7 @@ def colour_beside(
     old, new = _levels(before, after, 2 * rows, columns)
     picture = np.zeros((2 * rows, columns, 3), np.uint8) if image is None else image
     drawn = [dyed(picture, colourise(levels), levels) for levels in (old, new)]
-    drawn.append(_difference(picture, new - old))
+    drawn.append(difference_over(picture, new - old))
     if mask is not None:
         drawn = [rimmed(pixels, mask) for pixels in drawn]
     ((gained, lost),) = colour_codes(np.array([[_GAINED, _LOST]], np.uint8), truecolor=truecolor)
@@ -125,7 +125,7 @@ def picture_beside(
     height, width = panel_size(_finer(before, after) if image is None else image.shape, _LARGEST)
     seen = np.zeros((height, width, 3), np.uint8) if image is None else panel_of(image, height, width)
     old, new = fitted(before, height, width), fitted(after, height, width)
-    judged = [blend(seen, old), blend(seen, new), _difference(seen, new - old)]
+    judged = [blend(seen, old), blend(seen, new), difference_over(seen, new - old)]
     if mask is not None:
         judged = [outline(pixels, mask) for pixels in judged]
     ink = (INK, INK, INK)
@@ -163,7 +163,7 @@ def _signs(difference: Map) -> list[str]:
     return ["".join(row) for row in np.array(list(_SIGNS))[2 + np.sign(difference).astype(int) * steps]]
 
 
-def _difference(picture: Picture, difference: Map) -> Picture:
+def difference_over(picture: Picture, difference: Map) -> Picture:
     """Signed differences (h, w) in colours over the picture in dimmed grey; (h, w, 3)."""
     grey = np.rint(picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
     dye = np.where(difference[..., None] > 0.0, np.array(_GAINED), np.array(_LOST)).astype(np.uint8)

@@ -22,7 +22,7 @@ from pytest_gradcam.report.maps import fitted, mask_of
 from pytest_gradcam.report.panels import PAPER, in_a_row, outline, panel_of, panel_size, text_strip
 from pytest_gradcam.verdicts import Sight, Verdict
 
-__all__ = ["is_overlay", "outline", "picture", "save_overlay", "save_preview"]
+__all__ = ["is_overlay", "outline", "picture", "save_figure", "save_overlay", "save_preview"]
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _SOFTWARE: Final = "pytest-gradcam"
@@ -68,10 +68,24 @@ def save_preview(sight: Sight, path: str | os.PathLike[str]) -> Path:
     Raises:
         OSError: the folder or the file cannot be written, or what stands there is no picture of ours.
     """
+    return save_figure(_row(sight), path)
+
+
+def save_figure(rgb: npt.NDArray[np.uint8], path: str | os.PathLike[str]) -> Path:
+    """Write a picture, uint8 (H, W, 3), as a PNG file that is known as ours, whole or not at all. Returns the path.
+
+    Raises:
+        OSError: the folder or the file cannot be written, or what stands there is no picture of ours.
+    """
     target = Path(path)
     if os.path.lexists(target) and not is_overlay(target):
         raise FileExistsError(None, "what stands there is no picture of ours", str(target))
-    return _save(_row(sight), target)
+    return _save(rgb, target)
+
+
+def png_of(verdict: Verdict) -> bytes:
+    """`picture(verdict)` as the bytes of a PNG file."""
+    return _marked_png(picture(verdict))
 
 
 def _save(rgb: npt.NDArray[np.uint8], path: str | os.PathLike[str]) -> Path:

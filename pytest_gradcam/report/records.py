@@ -18,7 +18,7 @@ from pytest_gradcam.verdicts import Verdict
 
 
 def recorder(
-    nodeid: str, folder: Path, keep: Callable[[dict[str, Any]], None], shown: Callable[[Path], str]
+    nodeid: str, folder: Path, keep: Callable[[dict[str, Any], Verdict], None], shown: Callable[[Path], str]
 ) -> Callable[[Verdict], str | None]:
     """What a `Gradcam` calls with every verdict of one test: it keeps a record, and draws the verdicts that failed.
 
@@ -28,7 +28,7 @@ def recorder(
     Args:
         nodeid: pytest's id of the test.
         folder: where overlays are written.
-        keep: is given the record of each verdict.
+        keep: is given the record of each verdict, and the verdict.
         shown: how a path is spelt for a person.
 
     Returns:
@@ -40,7 +40,7 @@ def recorder(
 
     def record(verdict: Verdict) -> str | None:
         values = {**to_record(verdict, nodeid), "folder": shown(folder), "overlay": None}
-        keep(values)
+        keep(values, verdict)
         if verdict.passed or not verdict.shown:
             return None
         path = next(free)

@@ -12,7 +12,7 @@ Record = Mapping[str, Any]
 
 ROWS: Final = 20
 # Metrics that lie between 0 and 1, which the two ends of a bar stand for.
-_SHARES: Final = ("energy", "pointing_game", "rank_accuracy", "iou", "mass_outside", "pass_rate")
+SHARES: Final = ("energy", "pointing_game", "rank_accuracy", "iou", "mass_outside", "pass_rate")
 _SIDE: Final = 10  # cells of a bar on each side of a chance mark in the middle
 _RIGHTWARD: Final = "░▏▎▍▌▋▊▉"
 _LEFTWARD: Final = "░░▐▐▐▐▐█"  # Unicode has no more right-hand blocks than a half
@@ -68,7 +68,7 @@ def shortfall(record: Record) -> float:
 def bar(record: Record) -> str:
     """21 cells: a mark where chance is, and from there a bar to the value, to the right where it is above chance."""
     chance, value = float(record["chance"]), float(record["value"])
-    if record["metric"] in _SHARES:
+    if record["metric"] in SHARES:
         chance, scale = min(max(chance, 0.0), 1.0), 2.0 * _SIDE
         left = round(chance * scale)
     else:  # chance in the middle, and what is needed where a bar shows well: of calibrated energy, 1 at the end

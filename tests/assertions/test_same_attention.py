@@ -93,6 +93,9 @@ class TestBothAreReadAtTheSameLayers:
         verdict = assert_same_attention(even, uneven, IMAGE, 0, threshold=0.999)
         assert [sight.explanation.method for sight in verdict.sights] == ["grad-cam", "grad-cam"]
         assert correlation(verdict.sights[0].explanation.raw, alone.raw) < 0.99
+        # Of a layer that is named, `auto` does not ask how it is read: the method has to be named with it.
+        verdict = assert_same_attention(uneven, copy.deepcopy(uneven), IMAGE, 0, threshold=0.999)
+        assert [sight.explanation.method for sight in verdict.sights] == ["hirescam", "hirescam"]
 
     def test_where_they_cannot_be_read_the_verdict_says_so(self) -> None:
         verdict = assert_same_attention(Mixing(0.5), Mixing(1.0), IMAGE, 0, threshold=0.1)

@@ -14,14 +14,19 @@ from pytest_gradcam.cam import split
 from tests.models import apart, calibrated, picture, seeded, small
 
 EQUAL = 1e-6
-CUTS = {"children": "_cut_children", "forward_features": "_cut_forward_features", "fx": "_cut_graph"}
+CUTS = {
+    "children": "_cut_children",
+    "forward_features": "_cut_forward_features",
+    "fx": "_cut_graph",
+    "fx with sizes": "_cut_sized_graph",
+}
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *cuts: str) -> None:
     """Leave only these ways to cut."""
     for name, function in CUTS.items():
         if name not in cuts:
-            monkeypatch.setattr(split, function, lambda module, name, layer: None)
+            monkeypatch.setattr(split, function, lambda module, name, layer, inputs: None)
 
 
 def as_with_hooks(model: Any, x: Tensor, **keywords: Any) -> bool:

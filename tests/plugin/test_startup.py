@@ -54,7 +54,8 @@ def test_nothing_heavy_is_loaded_by_its_end(stranger: Path, arguments: tuple[str
 
 
 def test_of_ours_only_what_reads_the_options_is_loaded(stranger: Path) -> None:
-    modules = ("errors", "plugin", "plugin.baselines", "settings")
+    plugin = ("plugin", "plugin.baselines", "plugin.reports", "plugin.shown", "plugin.spelling")
+    modules = ("errors", *plugin, "settings")
     ours = ["pytest_gradcam", *(f"pytest_gradcam.{module}" for module in modules)]
     assert f"OURS {ours}" in run_alone(stranger)
 
@@ -74,4 +75,5 @@ def test_at_import_the_plugin_loads_nothing_that_pytest_has_not_loaded() -> None
         "print(sorted(set(sys.modules) - before))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['pytest_gradcam', 'pytest_gradcam.plugin', 'pytest_gradcam.plugin.baselines']"
+    parts = ("", ".plugin", ".plugin.baselines", ".plugin.reports", ".plugin.shown", ".plugin.spelling")
+    assert done.stdout.strip() == str([f"pytest_gradcam{part}" for part in parts])

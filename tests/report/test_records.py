@@ -20,7 +20,11 @@ NODEID = "test_demo.py::test_it[a]"
 
 def keep_in(folder: Path, nodeid: str = NODEID) -> tuple[Any, list[dict[str, Any]]]:
     kept: list[dict[str, Any]] = []
-    return recorder(nodeid, folder, kept.append, lambda path: path.relative_to(folder.parent).as_posix()), kept
+
+    def keep(values: dict[str, Any], _verdict: object) -> None:
+        kept.append(values)
+
+    return recorder(nodeid, folder, keep, lambda path: path.relative_to(folder.parent).as_posix()), kept
 
 
 def overlays(folder: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""`gradcam compare`: two models on a folder of pictures, where attention moved, worst first."""
