@@ -235,8 +235,8 @@ def _facts(before: Baseline, now: Baseline, compared: Compared, wanted: Limits) 
         facts.append(("distance", f"the mass {verb}: {compared.shift:.2f} cells, allowed {compared.allowed:.2f}"))
     elif not compared.stays:
         facts.append(("pearson", f"{compared.pearson:.4f}, needs {compared.least:g}"))
-    moved = movement(before.raw, now.raw)
-    if moved is not None and not compared.passed:
+    moved = None if compared.passed else movement(before.raw, now.raw)
+    if moved is not None:
         facts.append(
             ("moved", f"{moved.moved:.0%} of the map's mass, from the {moved.source} to the {moved.target}")
             if moved.source != moved.target

@@ -35,9 +35,9 @@ class Floor:
 
 
 def _floor(correlation: float) -> Floor:
-    # Of two maps that are equally spread, √(1 - r) is how far they are apart by RMSE, as a share of what chance has. The
-    # distance of mass was up to 1.95 times that where the same weights ran in bfloat16 (six architectures, trained and
-    # not): incoherent noise weighs more against a map that has little structure.
+    # Of two maps that are equally spread, √(1 - r) is how far they are apart by RMSE, as a share of what chance has.
+    # The distance of mass was up to 1.95 times that where the same weights ran in bfloat16 (five architectures, trained
+    # and not): incoherent noise weighs more against a map that has little structure.
     return Floor(correlation, 2.0 * math.sqrt(1.0 - correlation))
 
 

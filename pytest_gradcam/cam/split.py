@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.fx
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pytest_gradcam.cam.capture import Site, Tail, cut_at, keeping, sound_gradients
+from pytest_gradcam.cam.graphs import cut_graph
 from pytest_gradcam.cam.model import Forward, tensors_in
 from pytest_gradcam.cam.outputs import copied, tensors_of, with_tensors
 from pytest_gradcam.errors import ModelError, TargetLayerError
@@ -50,10 +50,15 @@ def run_split(forward: Forward, site: Site, inputs: Tensor, behind: Sequence[Sit
     module, name, layer = forward.module, site.name, site.layer
     expected, at_layer = _reference(forward, site, inputs)
     refused: list[str] = []
-    for how, make in (("children", _cut_children), ("forward_features", _cut_forward_features), ("fx", _cut_graph)):
+    for how, make in (
+        ("children", _cut_children),
+        ("forward_features", _cut_forward_features),
+        ("fx", _cut_graph),
+        ("fx with sizes", _cut_sized_graph),
+    ):
         # A cut may fail in as many ways as there are models, and the next may succeed: the reasons are collected.
         try:
-            cut = make(module, name, layer)
+            cut = make(module, name, layer, inputs)
             if cut is None:
                 continue
             with torch.no_grad():
@@ -136,7 +141,7 @@ def _reference(forward: Forward, site: Site, inputs: Tensor) -> tuple[Any, list[
     return expected, seen[0]
 
 
-def _cut_children(module: nn.Module, name: str, layer: nn.Module) -> Cut | None:
+def _cut_children(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -> Cut | None:
     children = dict(module.named_children())
     if name not in children:
         return None
@@ -155,46 +160,19 @@ def _chain(children: list[nn.Module], x: Any) -> Any:
     return x
 
 
-def _cut_forward_features(module: nn.Module, name: str, layer: nn.Module) -> Cut | None:
+def _cut_forward_features(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -> Cut | None:
     features, head = getattr(module, "forward_features", None), getattr(module, "forward_head", None)
     if not (callable(features) and callable(head)):
         return None
     return Cut("forward_features", lambda x: (features(x), ()), head)
 
 
-class _LayerTracer(torch.fx.Tracer):
-    """Traces the model with the target layer as one node."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self._layer = layer
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m is self._layer or super().is_leaf_module(m, module_qualified_name)
+def _cut_graph(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -> Cut:
+    return Cut("fx", *cut_graph(module, layer, inputs, sizes=False))
 
 
-def _cut_graph(module: nn.Module, name: str, layer: nn.Module) -> Cut | None:
-    graph = _LayerTracer(layer).trace(module)
-    nodes = [node for node in graph.nodes if node.op != "output"]
-    (target,) = (node for node in nodes if node.op == "call_module" and node.target == name)
-    at = nodes.index(target) + 1
-    before, after = nodes[:at], nodes[at:]
-    (result,) = (node for node in graph.nodes if node.op == "output")
-    later = {used for node in (*after, result) for used in node.all_input_nodes}
-    live = [node for node in before if node in later and node is not target]
-
-    features = torch.fx.Graph()
-    first: dict[torch.fx.Node, torch.fx.Node] = {}
-    for node in before:
-        first[node] = features.node_copy(node, first.__getitem__)
-    features.output((first[target], tuple(first[node] for node in live)))
-
-    head = torch.fx.Graph()
-    second = {node: head.placeholder(f"value_{index}") for index, node in enumerate((target, *live))}
-    for node in after:
-        second[node] = head.node_copy(node, second.__getitem__)
-    head.output(torch.fx.map_arg(result.args[0], second.__getitem__))
-    return Cut("fx", torch.fx.GraphModule(module, features), torch.fx.GraphModule(module, head))
+def _cut_sized_graph(module: nn.Module, name: str, layer: nn.Module, inputs: Tensor) -> Cut:
+    return Cut("fx with sizes", *cut_graph(module, layer, inputs, sizes=True))
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pytest_gradcam.plugin.baselines import BaselineHooks, folder_of, name_of, names_of
 from pytest_gradcam.plugin.reports import (
+    Keep,
     ReportHooks,
     about_test,
     add_extras,
@@ -44,7 +45,7 @@ class _Run:
     ini: Mapping[str, Any]
     options: Mapping[str, Any]
     update: str | None
-    report: str  # which verdicts have pictures in the report page
+    report: Keep  # which verdicts have pictures in the report page
     made: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # records of verdicts
     pictured: list[str] = field(default_factory=list)  # node ids of the verdicts that have pictures
     told: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # what happened to baselines
@@ -112,7 +113,7 @@ def pytest_configure(config: pytest.Config) -> None:
     orphans = _choice("ini", "orphans", _ini_value(config, "orphans") or None, ORPHANS) or ORPHANS[0]
     asked = config.getoption("gradcam_report", None)
     source, value = ("ini", _ini_value(config, "report") or None) if asked is None else ("option", asked)
-    keep = _choice(source, "report", value, REPORTS) or REPORTS[0]
+    keep = cast("Keep", _choice(source, "report", value, REPORTS) or REPORTS[0])
     ini = {name: _ini_value(config, name) for name in NAMES if name not in CALLABLES}
     options = {name: config.getoption(f"gradcam_{name}", None) for name in NAMES}
     config.stash[_RUN] = _Run(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pytest
 
@@ -21,6 +21,7 @@ from pytest_gradcam.plugin.spelling import spelt
 if TYPE_CHECKING:
     from pytest_gradcam.verdicts import Verdict
 
+Keep: TypeAlias = Literal["all", "failed", "none"]
 # Verdicts of one process whose pictures are kept though they passed: more, and the page shows a sample.
 MOST_PICTURES = 500
 
@@ -28,7 +29,7 @@ MOST_PICTURES = 500
 class ReportHooks:
     """Gathers the verdicts of a run and writes what is told of them; of an xdist run, in the controller alone."""
 
-    def __init__(self, config: pytest.Config, keep: str, folder: Path) -> None:
+    def __init__(self, config: pytest.Config, keep: Keep, folder: Path) -> None:
         self._config = config
         self._keep = keep
         self._folder = folder
@@ -54,25 +55,22 @@ class ReportHooks:
                 self._write_page()
             self._write_step_summary()
         except OSError as error:  # a full disk must not hide what the models did
-            self._problem = f"report not written: {error.strerror or error}"
+            self._problem = f"not written: {error.strerror or error}"
+
+    @property
+    def where(self) -> str | None:
+        """Where the page is, or why it is not, for a person; None where none was wanted."""
+        return self._problem or (None if self._page is None else self._spelt(self._page))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._problem:
-            terminalreporter.write_line(self._problem)
-        failed = any(record["failed"] for record in self._records)
-        if self._page is not None and (failed or self._config.get_verbosity() > 0):
-            terminalreporter.write_line(f"  report: {self._spelt(self._page)}")
         if os.environ.get("GITHUB_ACTIONS") == "true":
             from pytest_gradcam.report.github import annotations
 
-            for line in annotations(self._records):
+            for line in annotations([{**record, "file": self._in_repository(record)} for record in self._records]):
                 terminalreporter.write_line(line)
 
     def _write_page(self) -> None:
-        try:  # LANDING
-            from pytest_gradcam.report.page.page import write_page
-        except ImportError:
-            return
+        from pytest_gradcam.report.page.page import write_page
 
         title = f"Attention: {self._config.rootpath.name}"
         self._page = write_page(self._folder, self._records, title=title, about=self._about(), keep=self._keep)
@@ -101,6 +99,12 @@ class ReportHooks:
             "seconds": round(time.time() - self._started, 3),
         }
 
+    def _in_repository(self, record: Mapping[str, Any]) -> str:
+        """A test's file as GitHub names it: from the root of the checkout, which need not be pytest's rootdir."""
+        file = self._config.rootpath / record["file"]
+        root = os.environ.get("GITHUB_WORKSPACE")
+        return spelt(file, Path(root)) if root else str(record["file"])
+
     def _spelt(self, path: Path) -> str:
         return spelt(path, self._config.invocation_params.dir)
 
@@ -112,7 +116,7 @@ def about_test(item: pytest.Item) -> dict[str, Any]:
     return {"file": file.replace(os.sep, "/"), "line": None if line is None else line + 1, "markers": [*markers]}
 
 
-def pictures_for(keep: str, verdict: Verdict, already: int) -> dict[str, str]:
+def pictures_for(keep: Keep, verdict: Verdict, already: int) -> dict[str, str]:
     """The pictures of a verdict that the page shows; none where it is left out.
 
     Args:
@@ -122,20 +126,14 @@ def pictures_for(keep: str, verdict: Verdict, already: int) -> dict[str, str]:
     """
     if keep == "none" or (verdict.passed and (keep == "failed" or already >= MOST_PICTURES)):
         return {}
-    try:  # LANDING
-        from pytest_gradcam.report.page.pictures import pictures_of
-    except ImportError:
-        return {}
+    from pytest_gradcam.report.page.pictures import pictures_of
 
     return pictures_of(verdict)
 
 
 def tell_others(item: pytest.Item, records: list[dict[str, Any]]) -> None:
     """JUnit XML, through the test's properties: all reports of the test carry them."""
-    try:  # LANDING
-        from pytest_gradcam.report.junit import properties
-    except ImportError:
-        return
+    from pytest_gradcam.report.junit import properties
 
     for number, record in enumerate(records, start=1):
         item.user_properties += properties(record, number)

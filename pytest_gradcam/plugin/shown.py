@@ -44,7 +44,8 @@ class Shown:
         from pytest_gradcam.report.lines import in_ascii
         from pytest_gradcam.report.summary import summary
 
-        title, lines = summary(self._records)
+        reports = config.pluginmanager.get_plugin("gradcam-reports")
+        title, lines = summary(self._records, None if reports is None else reports.where)
         spelt = str if draws(config.get_terminal_writer()) else in_ascii
         if lines:
             terminalreporter.write_sep("=", title, bold=True)

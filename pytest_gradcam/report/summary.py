@@ -18,15 +18,17 @@ _RIGHTWARD: Final = "░▏▎▍▌▋▊▉"
 _LEFTWARD: Final = "░░▐▐▐▐▐█"  # Unicode has no more right-hand blocks than a half
 
 
-def summary(records: Sequence[Record]) -> tuple[str, list[str]]:
+def summary(records: Sequence[Record], report: str | None = None) -> tuple[str, list[str]]:
     """Title and lines of the section that ends a run.
 
     Args:
         records: the verdicts of the run, as `records.recorder` keeps them, each with `failed`: whether it counts as
             failed, for a verdict may fail in a test that expects it to.
+        report: where the report page is; None where there is none.
 
     Returns:
-        `attention: 41 judged, 2 failed`; a line with a bar for each of the worst 20, and where their overlays are.
+        `attention: 41 judged, 2 failed`; a line with a bar for each of the worst 20, and where the report is, or
+        the overlays are.
     """
     failed = [record for record in records if record["failed"]]
     unsure = sum(record["outcome"] == "inconclusive" for record in records)
@@ -37,8 +39,11 @@ def summary(records: Sequence[Record]) -> tuple[str, list[str]]:
     lines = [line(record) for record in worst[:ROWS]]
     if len(worst) > ROWS:
         lines.append(f"  … and {len(worst) - ROWS} more")
-    folders = dict.fromkeys(record["folder"] for record in failed if record["overlay"])
-    lines += [f"  overlays: {folder}" for folder in folders]
+    if failed and report is not None:
+        lines.append(f"  report: {report}")
+    elif failed:
+        folders = dict.fromkeys(record["folder"] for record in failed if record["overlay"])
+        lines += [f"  overlays: {folder}" for folder in folders]
     return title, lines
 
 

@@ -89,6 +89,14 @@ class TestWhatChangedIsNamed:
             "transform": "it makes other values of the same picture"
         }
 
+    @pytest.mark.parametrize(("share", "is_same"), [(0.0049, True), (0.0051, False), (-0.0049, True), (-0.0051, False)])
+    def test_half_a_percent_of_the_largest_value_is_where_another_input_begins(
+        self, share: float, is_same: bool
+    ) -> None:
+        glance = baseline().glance.copy()
+        glance[0, 0, 0] += np.float32(share * np.abs(glance).max())
+        assert (changes_of(baseline(), baseline(glance=glance)) == ()) == is_same
+
     def test_tensors(self) -> None:
         before = baseline(image="tensor:" + "0" * 32, transform="")
         other = "tensor:" + "f" * 32
@@ -173,6 +181,7 @@ CHANGED: dict[str, Callable[[Tensor], Tensor]] = {
     "in 0..255": lambda x: 255 * (x * STD + MEAN),
     "not normalised": lambda x: x * STD + MEAN,
     "a mean of .5 for .485": lambda x: x - (0.5 - MEAN) / STD,
+    "a mean of .48 for .485": lambda x: x + (0.005 / STD) * torch.tensor([1.0, 0.0, 0.0])[:, None, None],
     "a std of .25 for .225": lambda x: x * (STD / 0.25),
     "darker by 3%": lambda x: (0.97 * (x * STD + MEAN) - MEAN) / STD,
 }

@@ -1,9 +1,12 @@
-"""The split engine: three ways to cut, each accepted only if it gives what the model gives; and the user's own pair."""
+"""The split engine: four ways to cut, each accepted only if it gives what the model gives; and the user's own pair."""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from pytest_gradcam import ModelError, TargetLayerError, explain, explain_batch, explain_classes
 from pytest_gradcam.cam import split
 from tests.models import apart, calibrated, picture, seeded, small
+from tests.zoo import redraw, test_timm as zoo, timm_families
 
 EQUAL = 1e-6
 CUTS = {
@@ -88,7 +92,76 @@ class Decides(Block):
         return self.fc(grid.mean((2, 3)) if float(grid.detach().sum()) > 0 else grid.amax((2, 3)))
 
 
-class TestTheThreeCuts:
+class Asks(Block):
+    """A forward that goes by sizes, in all ways in which one does: no graph for any size holds that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.linspace(-1, 1, 8)[None, :, None, None])
+        self.several = Several()
+
+    def forward(self, x: Tensor) -> Any:
+        if x.shape[-1] % 4 or x.dim() != 4 or not x.is_floating_point():
+            raise ValueError(tuple(x.shape))
+        places = self.places if x.size(2) == x.size(3) else self.places * 2
+        grid = self.grid(x) + places
+        first, rest, nothing = self.several(grid)
+        if nothing is None:
+            first = first + rest["half"]
+        first[:, 1] = first[:, 1] * 2
+        cells = first.flatten(2).mT
+        total = torch.zeros(x.shape[0], 8) + sum(cells[:, i] for i in range(cells.shape[1]))
+        for row in first:
+            total = total + row.mean((1, 2)) * len(first)
+        return self.fc(total / cells.shape[1])
+
+
+class Several(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return x.relu(), {"half": x / 2}, None
+
+
+class Counts(Block):
+    """How many cells are read depends on their values."""
+
+    def forward(self, x: Tensor) -> Any:
+        assert x.shape[2] > 4
+        grid = self.grid(x)
+        return self.fc(grid.mean((2, 3)) * len(grid[:, 0].nonzero()))
+
+
+class Attends(Block):
+    """Weights that no gradient goes through, by sizes or not."""
+
+    def __init__(self, *, asks: bool) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def forward(self, x: Tensor) -> Any:
+        grid = self.grid(x)
+        if self.asks and grid.shape[2] < 2:
+            raise ValueError
+        with torch.no_grad():
+            weights = grid.sigmoid()
+        return self.fc((grid * weights).mean((2, 3)))
+
+
+class Remembers(Block):
+    """It keeps what it computed for the next call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, Any] = {}
+
+    def forward(self, x: Tensor) -> Any:
+        if "bias" not in self.kept:
+            self.kept["bias"] = self.fc.bias[None].expand(x.shape[0], 4)
+        if x.shape[2] < 4:
+            raise ValueError
+        return self.fc(self.grid(x).relu().mean((2, 3))) + self.kept["bias"]
+
+
+class TestTheCuts:
     def test_a_chain_of_children(self, monkeypatch: pytest.MonkeyPatch) -> None:
         only(monkeypatch, "children")
         for layer in (None, "conv1", "relu1", "conv2"):
@@ -113,6 +186,28 @@ class TestTheThreeCuts:
         only(monkeypatch, "children")
         with pytest.raises(ModelError, match=r"cannot be cut at '0\.conv1'"):
             explain(model, picture(32, 32), 1, layer="0.conv1", engine="split")
+
+    @pytest.mark.parametrize("layer", ["body", "stem"])
+    @pytest.mark.parametrize("size", [(32, 32), (32, 64)])
+    def test_a_graph_for_these_sizes(self, size: tuple[int, int], layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert as_with_hooks(Asks(), picture(*size), layer=layer)
+        with monkeypatch.context() as patch:
+            only(patch, "fx with sizes")
+            assert as_with_hooks(Asks(), picture(*size), layer=layer)
+            assert as_with_hooks(Skips(), picture(*size), layer=layer)
+        only(monkeypatch, "fx")
+        with pytest.raises(ModelError, match="cannot be used as inputs to control flow"):
+            explain(Asks(), picture(*size), 1, layer=layer, engine="split")
+
+    @pytest.mark.parametrize("cut", ["fx", "fx with sizes"])
+    def test_a_graph_takes_apart_only_what_is_around_the_layer(self, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Decided(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x.relu() if float(x.detach().sum()) > 0 else -x
+
+        only(monkeypatch, cut)
+        model = nn.Sequential(small()[:4], Decided(), small()[5:])
+        assert as_with_hooks(model, picture(32, 32), layer="0.conv2")
 
     @pytest.mark.parametrize("count", [1, 3])
     def test_batches_and_classes(self, count: int) -> None:
@@ -167,6 +262,142 @@ class TestACutIsProved:
         )
         assert any(reason.startswith("  fx: ") for reason in reasons)
         assert explain(Decides(), picture(32, 32), 1, engine="hooks").layer == "body"
+
+    @pytest.mark.parametrize(
+        ("model", "reason"),
+        [
+            (Counts(), "fx with sizes: .*nonzero.* gives a shape that depends on the values"),
+            (Attends(asks=False), "fx: TraceError: a part of the forward that follows runs without autograd"),
+            (Attends(asks=True), "fx with sizes: TraceError: a part of the forward that follows runs without autograd"),
+        ],
+    )
+    def test_what_a_graph_would_not_hold(self, model: nn.Module, reason: str) -> None:
+        with pytest.raises(ModelError, match=reason):
+            explain(model, picture(32, 32), 1, layer="body", engine="split")
+
+    @pytest.mark.parametrize("model", [Plain(), Asks()], ids=["fx", "fx with sizes"])
+    @pytest.mark.parametrize(
+        ("spoil", "reason"),
+        [
+            (lambda cut: split.Cut(cut.how, lambda x: cut.features(2 * x), cut.head), "its features are not what"),
+            (lambda cut: split.Cut(cut.how, cut.features, lambda *x: 1.001 * cut.head(*x)), "its head does not give"),
+        ],
+        ids=["features", "head"],
+    )
+    def test_a_graph_that_is_wrong(
+        self, model: nn.Module, spoil: Callable[[Any], Any], reason: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for function in ("_cut_graph", "_cut_sized_graph"):
+            make = getattr(split, function)
+            monkeypatch.setattr(split, function, lambda *asked, make=make: spoil(make(*asked)))
+        with pytest.raises(ModelError, match=rf"fx with sizes: {reason}"):
+            explain(model, picture(32, 32), 1, layer="body", engine="split")
+
+
+class TestTokensInAllBlocks:
+    """Transformers whose forward asks for sizes, or whose blocks do what no graph holds, read in several blocks."""
+
+    @pytest.mark.parametrize("family", ["vision_transformer", "hiera", "levit"])
+    def test_the_engines_give_one_map(self, family: str) -> None:
+        model, size = timm_families.build(family, 0), timm_families.input_size(family)
+        (x,) = redraw.pictures(1, size, torch.Generator().manual_seed(0))
+        before = zoo.state(model)
+        hooks, split = (explain(model, x, 3, engine=engine) for engine in ("hooks", "split"))
+        assert zoo.changes(before, zoo.state(model)) == []
+        assert len(hooks.layers) > 1
+        assert split.layers == hooks.layers
+        assert split.score == pytest.approx(hooks.score, rel=EQUAL)
+        assert split.raw.any()
+        assert np.array_equal(split.raw, hooks.raw)
+
+    def test_with_registers_and_a_batch(self) -> None:
+        model = seeded(timm.create_model("test_vit2", pretrained=False))
+        x = picture(160, 160, count=2)
+        hooks, split = (explain_batch(model, x, [3, 5], engine=engine) for engine in ("hooks", "split"))
+        for a, b in zip(hooks, split, strict=True):
+            assert len(a.layers) == len(b.layers) > 1
+            assert apart(a.raw, b.raw) <= EQUAL
+
+    @pytest.mark.parametrize("method", ["ablation-cam", "score-cam"])
+    def test_methods_that_run_the_head_again(self, method: str) -> None:
+        """Also on batches, where the graph is one for a single image."""
+        a, b = (explain(Asks(), picture(32, 32), 1, layer="body", method=method, engine=e) for e in ("split", "hooks"))
+        assert apart(a.raw, b.raw) <= 1e-5
+
+    def test_one_cut_serves_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = timm_families.build("vision_transformer", 0)
+        cuts: list[str] = []
+        make = split._cut_sized_graph
+
+        def counted(module: nn.Module, name: str, *rest: Any) -> Any:
+            cuts.append(name)
+            return make(module, name, *rest)
+
+        monkeypatch.setattr(split, "_cut_sized_graph", counted)
+        explain(model, picture(160, 160), 3, engine="split")
+        assert cuts == ["blocks.0.norm1"]
+
+
+class TestTracing:
+    """What a trace leaves behind: nothing."""
+
+    def test_nodes_that_a_forward_keeps_are_thrown_away(self) -> None:
+        """What one trace left would stand in the next."""
+        model, x = Remembers(), picture(32, 32)
+        with pytest.raises(Exception, match="control flow"):
+            split._cut_graph(model, "body", model.body, x)
+        assert model.kept == {}
+        for _ in range(2):
+            split._cut_sized_graph(model, "body", model.body, x)
+            assert model.kept == {}
+            assert list(vars(model)) == list(vars(Remembers()))
+        assert as_with_hooks(model, x, layer="body")
+
+    def test_no_value_outlives_it(self) -> None:
+        model, x = Asks(), picture(64, 64)
+
+        def values() -> int:
+            gc.collect()
+            return sum(issubclass(type(each), Tensor) and each.numel() >= 512 for each in gc.get_objects())
+
+        before = values()
+        cut = split._cut_sized_graph(model, "body", model.body, x)
+        assert cut is not None
+        assert values() <= before
+
+    @pytest.mark.parametrize("model", [Plain(), Asks(), small()], ids=["fx", "fx with sizes", "children"])
+    @pytest.mark.parametrize("part", ["features", "head"])
+    def test_nothing_is_left_where_features_or_head_raise(self, model: nn.Module, part: str) -> None:
+        """From any of the calls on: in the plain forward, in the trace, in the cut that runs."""
+        x, layer = picture(32, 32), "body" if hasattr(model, "body") else "conv2"
+        explain(model, x, 1, layer=layer)  # it is known then
+        calls, nth = 0, 0
+
+        class Broken(RuntimeError):
+            pass
+
+        def fail(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls >= nth:
+                raise Broken
+
+        broken = next(model.children()) if part == "features" else model.get_submodule("fc")
+        handle = broken.register_forward_pre_hook(fail)
+        before = zoo.state(model)
+        ends: list[str] = []
+        for nth in range(1, 10):  # noqa: B007  # read by the hook
+            calls = 0
+            try:
+                explain(model, x, 1, layer=layer, engine="split")
+            except (Broken, ModelError) as error:
+                ends.append(type(error).__name__)
+            assert zoo.changes(before, zoo.state(model)) == []
+            assert torch.is_grad_enabled()
+        handle.remove()
+        assert ends[0] == "Broken"
+        assert "ModelError" in ends  # no cut ran then
+        assert as_with_hooks(model, x, layer=layer)
 
 
 def as_pair(model: nn.Sequential, at: int) -> Any:

@@ -146,10 +146,9 @@ class TestRun:
         life.arguments = [f"--shuffle={seed}"]
         live(life, OF_MANY, tests=4)
 
-    @pytest.mark.parametrize("workers", [2, 4])
-    def test_by_several_workers(self, life: Life, workers: int) -> None:
+    def test_by_four_workers(self, life: Life) -> None:
         life.pytester.makepyfile(test_it=MANY)
-        life.arguments = ["-n", str(workers)]
+        life.arguments = ["-n", "4"]
         live(life, OF_MANY, tests=4)
 
     def test_again_where_it_is_flaky(self, life: Life) -> None:

@@ -1,12 +1,16 @@
-"""Texts that would be more than text, if somebody let them: in Markdown, HTML, a terminal, a workflow command, XML."""
+"""More of `hostile`: texts that would be more than text in Markdown, HTML, commands or XML; and all in one list."""
 
 from __future__ import annotations
 
-HOSTILE = (
+from typing import Final
+
+from tests.report import hostile
+
+_MORE: Final = (
     "<script>alert(1)</script>",
     "</code><script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
-    "\"><svg onload=alert(1)>",
+    '"><svg onload=alert(1)>',
     "' onmouseover='alert(1)",
     "</td></tr></table><h1>owned</h1>",
     "</details><b>out</b>",
@@ -98,3 +102,5 @@ HOSTILE = (
     "\x00" * 5000,
     "\U0001f4a9" * 5000,
 )
+
+HOSTILE: Final = tuple(dict.fromkeys((*hostile.HOSTILE, *_MORE)))

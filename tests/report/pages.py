@@ -12,7 +12,9 @@ from pytest_gradcam.verdicts import Sight, Verdict
 from tests.report.synthetic import corner_raw, explanation, verdict
 
 
-def record(nodeid: str = "tests/test_cats.py::test_reads[cup]", *, made: Verdict | None = None, **changes: Any) -> dict[str, Any]:
+def record(
+    nodeid: str = "tests/test_cats.py::test_reads[cup]", *, made: Verdict | None = None, **changes: Any
+) -> dict[str, Any]:
     """The record of the failing verdict of ux.md, with some of its values changed."""
     verdict_made = verdict() if made is None else made
     values = to_record(verdict_made, nodeid)
@@ -32,7 +34,9 @@ def record(nodeid: str = "tests/test_cats.py::test_reads[cup]", *, made: Verdict
 
 
 def passed(nodeid: str, **changes: Any) -> dict[str, Any]:
-    return record(nodeid, made=verdict(outcome="passed", value=0.4, values=(0.4,), message="the box explains it"), **changes)
+    return record(
+        nodeid, made=verdict(outcome="passed", value=0.4, values=(0.4,), message="the box explains it"), **changes
+    )
 
 
 def comparing(nodeid: str = "tests/test_cats.py::test_keeps[cup]") -> Verdict:
@@ -90,3 +94,14 @@ class Read(HTMLParser):
     def of(self, name: str) -> list[str]:
         """The texts of the elements of a name, such as `h3.message`."""
         return [text for kind, text in self.texts if kind == name]
+
+    def told(self) -> dict[str, str]:
+        """What stands in lists of names and values, by name."""
+        found: dict[str, str] = {}
+        name = ""
+        for kind, text in self.texts:
+            if kind == "dt":
+                name = text
+            elif kind == "dd":
+                found[name] = text
+        return found

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, features
 
-from pytest_gradcam.report.page import pictures
 from pytest_gradcam.report.page.pictures import MOST_BYTES, outline_path, pictures_of
 from pytest_gradcam.verdicts import Sight
 from tests.report.pages import comparing
@@ -118,7 +117,9 @@ def test_pictures_of_any_shape(shape: tuple[int, int]) -> None:
 def test_they_are_small() -> None:
     """Noise, the worst that there is, in four pictures."""
     noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    sights = tuple(Sight(explanation(image=noise, raw=raw), title="x") for raw in (corner_raw(), corner_raw()[::-1].copy()))
+    sights = tuple(
+        Sight(explanation(image=noise, raw=raw), title="x") for raw in (corner_raw(), corner_raw()[::-1].copy())
+    )
     of_noise = pictures_of(verdict(sights=sights, compared=True))
     assert sum(map(len, of_noise.values())) < 55_000
     smooth = cv2.GaussianBlur(noise, (0, 0), 3.0)

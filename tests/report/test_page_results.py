@@ -40,8 +40,12 @@ def test_a_verdict_counts_as(outcome: str, failed: bool, expected: str) -> None:
 
 
 def test_worst_stand_first() -> None:
-    """Failed ones by how far they are off, on either side of the threshold; then those that passed, the closest first."""
-    off = {"a": record("a", value=0.1), "b": record("b", value=-0.2), "c": record("c", value=0.9, threshold=0.2, at_most=True)}
+    """Failed ones by how far they are off, on either side of the threshold; then passed ones, the closest first."""
+    off = {
+        "a": record("a", value=0.1),
+        "b": record("b", value=-0.2),
+        "c": record("c", value=0.9, threshold=0.2, at_most=True),
+    }
     fine = {"d": passed("d", value=0.9), "e": passed("e", value=0.16)}
     unknown = record("f", value=math.nan)
     ordered = worst_first([*fine.values(), *off.values(), unknown])
@@ -78,7 +82,12 @@ class TestTheFile:
     def test_is_strict(self) -> None:
         """NaN and Infinity are none of JSON's; a lone surrogate is none of UTF-8's; a path is a text."""
         odd = record(
-            "lone \ud800", value=math.nan, chance=math.inf, interval=[-math.inf, 1.0], folder=Path("x"), values=(1.0, math.nan)
+            "lone \ud800",
+            value=math.nan,
+            chance=math.inf,
+            interval=[-math.inf, 1.0],
+            folder=Path("x"),
+            values=(1.0, math.nan),
         )
         found = read(results([odd], {"seconds": math.inf, 3: {"deep": (math.nan,)}}))  # type: ignore[dict-item]
         verdict = found["verdicts"][0]
@@ -88,6 +97,7 @@ class TestTheFile:
 
     def test_is_documented_field_by_field(self) -> None:
         """Every key of a record stands in the table of the docs."""
-        told = {line.split("`")[1] for line in DOCS.read_text("utf-8").splitlines() if line.startswith("| `")}
+        rows = [line.split("|")[1] for line in DOCS.read_text("utf-8").splitlines() if line.startswith("| `")]
+        told = {name for row in rows for name in row.split("`")[1::2]}
         keys = set(read(results([waiting()], {}))["verdicts"][0]) | set(counts([]))
         assert keys <= told, sorted(keys - told)
