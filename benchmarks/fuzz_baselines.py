@@ -57,7 +57,7 @@ def baselines() -> list[bytes]:
             check=CheckName("test_cats.py", f"TestCat.test_reads[{seed}]", "left" if seed % 2 else ""),
             raw=raw,
             cam=positive / positive.max(),
-            glance=rng.normal(size=(channels, min(4, size[0]), min(4, size[1]))).astype(np.float32),
+            glance=rng.normal(size=(channels, 4, 4)).astype(np.float32),
             method="gradcam",
             layer="layer4.1",
             layers=("layer4.1",) if seed else ("layer3", "layer4"),

@@ -12,15 +12,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_gradcam.baselines.glance import glance
 from pytest_gradcam.baselines.names import CheckName
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.images import Prepared
-from pytest_gradcam.metrics import area_average
 from pytest_gradcam.transforms import describe
 
-# Rows and columns of the glance: enough to see another crop, another order of channels or another normalisation, and
-# coarse enough that the rounding of another library or processor does not show.
-GLANCE: Final = 4
 _PACKAGES: Final = ("torch", "timm", "pytest-gradcam")
 
 Floats = npt.NDArray[np.float32]
@@ -34,7 +31,7 @@ class Baseline:
         check: whose it is.
         raw: float32 (h, w), the raw CAM.
         cam: float32 (h, w) in [0, 1], the CAM on the grid: ReLU of `raw`, divided by its maximum.
-        glance: float32 (C, 4, 4), the model input averaged by area: what tells another input from rounding.
+        glance: float32 (C, 4, 4), what tells another model input from the rounding of the same: see `glance`.
         method: registered name of the CAM method, or that of the user's own.
         layer: the target layer, for a person.
         layers: the dotted names of the layers that were read.
@@ -119,7 +116,7 @@ def baseline_of(check: CheckName, explanation: Explanation, prepared: Prepared) 
         check=check,
         raw=raw,
         cam=positive / positive.max(),
-        glance=_glance(prepared),
+        glance=glance(_array(prepared)),
         method=explanation.method,
         layer=explanation.layer,
         layers=explanation.layers,
@@ -136,12 +133,6 @@ def baseline_of(check: CheckName, explanation: Explanation, prepared: Prepared) 
         device=explanation.device.partition(":")[0],
         versions=_versions(),
     )
-
-
-def _glance(prepared: Prepared) -> Floats:
-    pixels = _array(prepared)
-    rows, columns = min(GLANCE, pixels.shape[1]), min(GLANCE, pixels.shape[2])
-    return np.stack([area_average(channel, (rows, columns)) for channel in pixels]).astype(np.float32)
 
 
 def _digest_of_image(prepared: Prepared) -> str:

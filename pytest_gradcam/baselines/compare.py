@@ -10,15 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_gradcam.baselines.baseline import Baseline
+from pytest_gradcam.baselines.glance import is_same
 from pytest_gradcam.errors import SettingsError
 from pytest_gradcam.metrics import TIE, pearson, wasserstein
 from pytest_gradcam.metrics.bounds import wasserstein_at_least, wasserstein_at_most
 from pytest_gradcam.settings import choices
 from pytest_gradcam.verdicts import Fact
-
-# How far the averages of two inputs may differ and still be rounding, as a share of the largest of them. Another
-# library's resizing moves them by less than .003, a mean of .48 for one of .485 by .01.
-SAME_INPUT: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,7 @@ def changes_of(before: Baseline, now: Baseline) -> tuple[Fact, ...]:
             facts.append((name, f"was {was}, is {is_now}"))
 
     kinds = [each.image.partition(":")[0] for each in (before, now)]
-    is_other_input = before.size != now.size or not _is_same_input(before, now)
+    is_other_input = before.size != now.size or not is_same(before.glance, now.glance)
     if kinds[0] != kinds[1]:
         note("image", f"a {kinds[0]}", f"a {kinds[1]}")
     elif kinds[0] == "picture":
@@ -152,14 +149,6 @@ def changes_of(before: Baseline, now: Baseline) -> tuple[Fact, ...]:
 
 def _layers(baseline: Baseline) -> str:
     return ", ".join(baseline.layers) if len(baseline.layers) <= 3 and baseline.layers else baseline.layer
-
-
-def _is_same_input(before: Baseline, now: Baseline) -> bool:
-    if before.glance.shape != now.glance.shape:
-        return False
-    was, is_now = before.glance.astype(np.float64), now.glance.astype(np.float64)  # differences may leave float32
-    scale = float(max(np.abs(was).max(), np.abs(is_now).max()))
-    return float(np.abs(was - is_now).max()) <= SAME_INPUT * scale
 
 
 def _of_transform(before: Baseline, now: Baseline) -> str:

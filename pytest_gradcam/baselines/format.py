@@ -21,7 +21,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from pytest_gradcam.baselines.baseline import GLANCE, Baseline
+from pytest_gradcam.baselines.baseline import Baseline
+from pytest_gradcam.baselines.glance import SIDE
 from pytest_gradcam.baselines.names import CheckName
 from pytest_gradcam.errors import BaselineError
 
@@ -259,9 +260,8 @@ def _check(baseline: Baseline) -> None:
         raise BaselineError("its map has no evidence")
     if raw.shape != cam.shape or np.abs(np.maximum(raw, 0.0) / raw.max() - cam).max() > 1e-5:
         raise BaselineError("its CAM is not that of its raw CAM")
-    glance = tuple(min(GLANCE, pixels) for pixels in baseline.size)
-    if baseline.glance.shape[1:] != glance:
-        raise BaselineError(f"its glance is {baseline.glance.shape[1:]}, of an input that has {glance}")
+    if baseline.glance.shape[1:] != (SIDE, SIDE):
+        raise BaselineError(f"its glance is {baseline.glance.shape[1:]}: it must be {(SIDE, SIDE)}")
     if not all(map(math.isfinite, (baseline.score, baseline.probability or 0.0))):
         raise BaselineError("its score is not finite")
     if not 0.0 <= (baseline.probability or 0.0) <= 1.0 + 1e-3:  # half precision rounds

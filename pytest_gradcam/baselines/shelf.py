@@ -35,6 +35,8 @@ class Shelf:
         update: which baselines may be written: None, `new`, `all`; `prune` writes none.
         previews: whether a picture lies beside each baseline.
         shown: how a path is spelt for a person.
+        is_over: whether the test has ended, after which nothing is told to anybody.
+        is_shared: whether another test of the module has the same name.
         tell: is told of everything that happens: `path`, `id`, `happened`, and `received` where a file waits.
         taken: whose each file is, of all tests of the run, by how a file system that folds case would call it.
     """
@@ -49,7 +51,9 @@ class Shelf:
     previews: bool
     shown: Callable[[Path], str]
     tell: Callable[[dict[str, Any]], None]
-    taken: MutableMapping[str, CheckName] = field(default_factory=dict)
+    is_over: Callable[[], bool] = lambda: False
+    is_shared: bool = False
+    taken: MutableMapping[str, tuple[str, CheckName]] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 
     def slot(self, name: object) -> Slot:
@@ -63,16 +67,28 @@ class Shelf:
         """
         check = CheckName(self.module, self.test, checked_name(name))
         path = self.beside / FOLDER / check.file
-        folded = unicodedata.normalize("NFC", str(path)).casefold()
+        if self.is_over():
+            raise BaselineError(
+                f"{self.id} has ended, and its `gradcam` fixture asks for a baseline: do not keep the fixture, ask for "
+                "it in each test"
+            )
+        if self.is_shared:
+            raise BaselineError(
+                f"two tests are called {self.id}, and would share the baseline {check.file}: give their parameters ids "
+                "that tell them apart"
+            )
+        # Through links, too: two folders may be one.
+        folded = unicodedata.normalize("NFC", os.path.join(os.path.realpath(path.parent), path.name)).casefold()
         if folded in self.asked:
             raise BaselineError(
                 f"two checks of {self.id} would share the baseline {check.file}: give each a name, "
                 "gradcam.check(…, name='left')"
             )
-        owner = self.taken.setdefault(folded, check)
-        if owner != check:
+        owner = self.taken.setdefault(folded, (self.id, check))
+        if owner != (self.id, check):
             raise BaselineError(
-                f"{check} and {owner} would share the baseline {check.file} where case is ignored: rename one of them"
+                f"{self.id} and {owner[0]} would share the baseline {check.file}, through a link or where case is "
+                "ignored: rename one of them"
             )
         self.asked.add(folded)
         return Slot(self, check, path)
@@ -117,7 +133,7 @@ class Slot:
         Raises:
             BaselineError: the file cannot be read, is no baseline, or is another check's.
         """
-        if self.waiting.is_file():
+        if self._is_received(self.waiting):
             store.remove(self.waiting)
         found = store.read(self.path)
         if found is not None and found.check != self.check:
@@ -126,6 +142,14 @@ class Slot:
                 "it, and write it anew with --gradcam-update=new"
             )
         return found
+
+    def _is_received(self, path: Path) -> bool:
+        """Whether a file waits to be approved, and is no baseline, wherever the folder of received files may lie."""
+        try:
+            store.read_received(path)
+        except BaselineError:
+            return False
+        return os.path.realpath(path) != os.path.realpath(self.path)
 
     def may_write(self, is_new: bool) -> bool:
         """Whether the run was told to write this baseline."""
@@ -137,14 +161,16 @@ class Slot:
         Raises:
             BaselineError: it cannot be written, or what is read back is something else.
         """
-        store.write(self.path, baseline)
         picture = self.path.with_suffix(store.PREVIEW)
+        if self.shelf.previews and os.path.lexists(picture) and not is_overlay(picture):
+            raise BaselineError(f"{picture} is no picture of ours, and nothing was written: move it away")
+        store.write(self.path, baseline)
+        self._tell("created" if is_new else "updated")
         if self.shelf.previews or is_overlay(picture):  # an old one would show what is no longer so
             _preview(sight, picture)
         written = store.read(self.path)
         if written is None or written.check != baseline.check:
             raise BaselineError(f"{self.path} was written, and then changed or removed by somebody else")
-        self._tell("created" if is_new else "updated")
         return written
 
     def receive(self, baseline: Baseline, sight: Sight, is_new: bool) -> str:
@@ -153,7 +179,7 @@ class Slot:
         It raises nothing: a disk that is full must not hide what the model did.
         """
         happened: Happened = "missing" if is_new else "changed"
-        if self.target.startswith(".."):
+        if self.target.split("/")[0] == "..":
             self._tell(happened)
             return f"none: {self.path} lies outside of pytest's rootdir"
         try:
@@ -161,6 +187,8 @@ class Slot:
             received = Received(
                 self.target, self.id, "" if before is None else digest_of(before), preview=self.shelf.previews
             )
+            if os.path.realpath(self.waiting) == os.path.realpath(self.path):
+                raise BaselineError("the folder of received files is that of the baselines")
             store.write(self.waiting, baseline, received)
             _preview(sight, self.waiting.with_suffix(store.PREVIEW))
         except BaselineError as error:

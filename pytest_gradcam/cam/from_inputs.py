@@ -29,6 +29,7 @@ from pytest_gradcam.cam.forwards import Caller, Doubles, Scorer, chunks_of, fact
 from pytest_gradcam.cam.found import Found
 from pytest_gradcam.cam.methods import METHODS
 from pytest_gradcam.cam.model import logits_of
+from pytest_gradcam.cam.progress import progress
 from pytest_gradcam.cam.raw import checked, coarsest
 from pytest_gradcam.cam.running import Run
 from pytest_gradcam.cam.scores import ClassLike, classes_of
@@ -61,7 +62,7 @@ def _occlusion(image: Tensor, fill: Tensor, score: Scorer, rounding: float) -> T
     covered = windows(grid)
     whole: dict[int, Doubles] = {}
     falls = []
-    for chunk in chunks_of(covered, score.size):
+    for chunk in progress(chunks_of(covered, score.size), -(-len(covered) // score.size), "occlusion"):
         count = len(chunk)
         if count not in whole:  # the image in a batch of the same size, where rounding is the same
             whole[count] = score(image.expand(count, -1, -1, -1))
@@ -74,7 +75,8 @@ def _rise(image: Tensor, fill: Tensor, score: Scorer, rounding: float) -> Tensor
     grid = min(height, FINENESS * MASK_CELLS), min(width, FINENESS * MASK_CELLS)
     seen, scores = [], []
     drawn = random_masks(MASKS, height, width)
-    while masks := list(islice(drawn, score.size)):
+    chunks = iter(lambda: list(islice(drawn, score.size)), [])
+    for masks in progress(chunks, -(-MASKS // score.size), "rise"):
         together = torch.stack(masks)
         scores.append(score(revealed(image, fill, together)))
         seen.append(functional.adaptive_avg_pool2d(together[:, None].double(), grid)[:, 0])

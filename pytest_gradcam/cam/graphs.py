@@ -31,8 +31,10 @@ _OF_SHAPE: frozenset[object] = frozenset(
 
 def cut_graph(
     module: nn.Module, layer: nn.Module, inputs: Tensor, *, sizes: bool
-) -> tuple[torch.fx.GraphModule, torch.fx.GraphModule]:
+) -> tuple[torch.fx.GraphModule, torch.fx.GraphModule, dict[nn.Module, nn.Module]]:
     """Features, inputs → (the layer's output, other values that the head needs), and head, those → output.
+
+    And for modules around the layer, which a graph does not call, what it calls with their outputs in their place.
 
     Args:
         module: the model, left untouched.
@@ -73,7 +75,7 @@ def cut_graph(
     for node in after:
         second[node] = head.node_copy(node, second.__getitem__)
     head.output(torch.fx.map_arg(result.args[0], second.__getitem__))
-    return torch.fx.GraphModule(tracer.root, features), torch.fx.GraphModule(tracer.root, head)
+    return torch.fx.GraphModule(tracer.root, features), torch.fx.GraphModule(tracer.root, head), tracer.ends
 
 
 class _Whole(nn.Module):
@@ -96,6 +98,7 @@ class _Tracer(torch.fx.Tracer):
         self._inputs = inputs
         self._is_computing = False
         self._is_behind = False
+        self.ends: dict[nn.Module, nn.Module] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return m is self._layer or all(each is not self._layer for each in m.modules())
@@ -109,6 +112,10 @@ class _Tracer(torch.fx.Tracer):
         if m is self._layer:
             self._is_behind = True
             torch.set_grad_enabled(True)  # for the rest of the forward, as the hooks engine does
+        elif self._is_behind and isinstance(found, torch.fx.Proxy) and any(each is self._layer for each in m.modules()):
+            self.ends[m], name = nn.Identity(), f"end_{len(self.ends)}"
+            self.root.add_module(name, self.ends[m])
+            return self.create_proxy("call_module", name, (found,), {})
         return found
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from pytest_gradcam.cam.found import Found
 from pytest_gradcam.cam.methods import fuse, fuse_layers
 from pytest_gradcam.cam.outputs import tensors_of, with_tensors
 from pytest_gradcam.cam.perturbation import ablated, ablation_cam, masked_channels, masked_inputs, owners, score_cam
+from pytest_gradcam.cam.progress import progress
 from pytest_gradcam.cam.raw import Raw, checked, coarsest, grid_of
 from pytest_gradcam.cam.running import Run
 from pytest_gradcam.cam.scores import ClassLike, Score, classes_of
@@ -60,7 +61,8 @@ def _score_cam(run: Run, captured: Captured, part: int, asked: Sequence[int | Sc
     channels = masked_channels(a)
     if len(channels) == 0:
         return score_cam(a, channels, np.empty((0, len(asked))))
-    return score_cam(a, channels, score.all(masked_inputs(a[channels], run.inputs, score.size)))
+    chunks = masked_inputs(a[channels], run.inputs, score.size)
+    return score_cam(a, channels, score.all(progress(chunks, -(-len(channels) // score.size), "score-cam")))
 
 
 def _ablation_cam(run: Run, captured: Captured, part: int, asked: Sequence[int | Score]) -> Tensor:
@@ -92,7 +94,8 @@ def _without(
         if size == 1 or (repeats and captured.tail.head is not None):
             continue
         try:
-            found = [_scores(go_on, [_NONE, *chunk], asked, repeats) for chunk in _chunks(channels, size - 1)]
+            chunks = progress(_chunks(channels, size - 1), -(-len(channels) // (size - 1)), "ablation-cam")
+            found = [_scores(go_on, [_NONE, *chunk], asked, repeats) for chunk in chunks]
         except Exception:  # a tail made for one image fails in as many ways as there are models
             continue
         if not all(agree(rows[0], expected, step) for rows in found):
@@ -104,7 +107,8 @@ def _without(
         most = int(np.abs(without - whole).max(axis=1).argmax())
         if agree(_scores(go_on, [int(channels[most])], asked, False)[0], without[most], step):
             return whole, without
-    rows = np.concatenate([_scores(go_on, [channel], asked, False) for channel in [_NONE, *channels.tolist()]])
+    one_by_one = progress([_NONE, *channels.tolist()], len(channels) + 1, "ablation-cam")
+    rows = np.concatenate([_scores(go_on, [channel], asked, False) for channel in one_by_one])
     if not agree(rows[0], expected, step):
         raise ModelError(
             f"what follows layer {captured.names[part]!r} gives another score when it runs again on the same "

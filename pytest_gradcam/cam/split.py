@@ -7,7 +7,7 @@ cut. A cut is accepted only if its features give what the layer gives and its he
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,11 +23,15 @@ from pytest_gradcam.errors import ModelError, TargetLayerError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """`features`: inputs → (target layer's output, other values that the head needs); `head`: those → output."""
+    """`features`: inputs → (target layer's output, other values that the head needs); `head`: those → output.
+
+    `ends`: modules that the head does not call → what it calls in their place, with their output.
+    """
 
     how: str
     features: Callable[[Tensor], tuple[Any, tuple[Any, ...]]]
     head: Callable[..., Any]
+    ends: Mapping[nn.Module, nn.Module] = field(default_factory=dict)
 
 
 def run_split(forward: Forward, site: Site, inputs: Tensor, behind: Sequence[Site] = ()) -> Tail:
@@ -111,6 +115,7 @@ def _run_head(cut: Cut, features: Any, rest: tuple[Any, ...], site: Site, behind
         output = with_tensors(features, others | {site.places[part]: tensor for part, tensor in changed.items()})
         return cut.head(output, *pytree.tree_map_only(Tensor, copied, rest))
 
+    behind = [replace(each, layer=cut.ends.get(each.layer, each.layer)) for each in behind]
     norms = list({id(norm): norm for each in (site, *behind) for norm in each.norms}.values())
     with torch.enable_grad(), sound_gradients(norms), keeping(behind) as kept:
         output = cut.head(found[1], *pytree.tree_map_only(Tensor, copied, rest))

@@ -6,7 +6,7 @@ At import it loads nothing that pytest has not loaded, and a project that does n
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -148,7 +148,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def gradcam(request: pytest.FixtureRequest) -> Gradcam:
+def gradcam(request: pytest.FixtureRequest) -> Generator[Gradcam]:
     """Where a model looks, judged: attention assertions with the settings of this test.
 
     `gradcam.assert_attention_in_region(model, image, bbox, cls)` fails unless the evidence for the class lies in the
@@ -175,7 +175,9 @@ def gradcam(request: pytest.FixtureRequest) -> Gradcam:
         keep=keep,
         shown=lambda path: spelt(path, config.invocation_params.dir),
     )
-    return Gradcam(settings, record=record, shelf=_shelf(request.node, settings))
+    over: list[bool] = []
+    yield Gradcam(settings, record=record, shelf=_shelf(request.node, settings, is_over=lambda: bool(over)))
+    over.append(True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -200,12 +202,12 @@ def pytest_runtest_makereport(
     return report
 
 
-def _shelf(item: pytest.Item, settings: Settings) -> Shelf:
+def _shelf(item: pytest.Item, settings: Settings, is_over: Callable[[], bool]) -> Shelf:
     """The baselines of one run of a test."""
     from pytest_gradcam.baselines.shelf import RECEIVED, Shelf
 
     config = item.config
-    run = config.stash[_RUN]
+    run, hooks = config.stash[_RUN], config.pluginmanager.get_plugin("gradcam-baselines")
     try:
         file = item.path.relative_to(config.rootpath).as_posix()
     except ValueError:
@@ -221,6 +223,8 @@ def _shelf(item: pytest.Item, settings: Settings) -> Shelf:
         previews=settings.previews,
         shown=lambda path: spelt(path, config.invocation_params.dir),
         tell=lambda event: run.told.setdefault(item.nodeid, []).append(event),
+        is_over=is_over,
+        is_shared=hooks is not None and hooks.is_shared(item),
         taken=run.taken,
     )
 

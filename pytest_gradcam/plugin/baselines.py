@@ -7,14 +7,18 @@ that is looked up. What is done with all this lives in `pytest_gradcam.baselines
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from pytest_gradcam.baselines.orphans import Orphan
+
 FOLDER = "__gradcam__"
 _OUTPUT = "gradcam_baselines"  # of an xdist worker: which modules it has collected whole
+_EMPTY = re.compile(r"[\[-]NOTSET\d*[\]-]")  # pytest's name of the one test of an empty parameter set
 
 
 class BaselineHooks:
@@ -26,29 +30,42 @@ class BaselineHooks:
         self._orphans = orphans
         self._received = received
         self._events: list[dict[str, Any]] = []
+        self._collected: list[pytest.Item] = []
+        self._shared: set[tuple[str, str]] = set()  # file and name of tests that are there twice
         self._whole: dict[str, set[str]] = {}  # folder of a module that was collected whole → its tests
         self._partial: set[str] = set()
+        self._is_unknown = False  # whether it cannot be told which modules were collected whole
         self._ran: set[tuple[str, str]] = set()
-        self._unused: list[Any] = []
-        self._removed = 0
+        self._unused: list[Orphan] = []
 
-    # Outermost: what others take away here, by -k, -m, --deselect or a shard, is not collected whole.
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:
-        before = list(items)
-        yield
-        left = set(items)
-        for item in before:
+    def is_shared(self, item: pytest.Item) -> bool:
+        """Whether another test of the same file has the same name: parameters may spell alike, and are not."""
+        return (str(item.path), name_of(item)) in self._shared
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        self._collected.append(item)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:  # its tests are not known, nor always where they stand
+            self._is_unknown = True
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """What was taken away since it was collected, by -k, -m, --deselect or a shard, was not collected whole."""
+        left = set(session.items)
+        for item in self._collected:
             folder = folder_of(item)
             if folder is None:
                 continue
-            if item not in left:
+            # A parameter set that is empty here, such as the pictures of a data set, may not be elsewhere.
+            if item not in left or _EMPTY.search(item.name):
                 self._partial.add(folder)
             self._whole.setdefault(folder, set()).add(name_of(item))
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed:  # its tests are not known
-            self._partial.add(_folder(self._config.rootpath / report.nodeid.partition("::")[0]))
+        self._collected.clear()
+        seen: set[tuple[str, str]] = set()
+        for item in left:
+            if "gradcam" in getattr(item, "fixturenames", ()):
+                place = str(item.path), name_of(item)
+                (self._shared if place in seen else seen).add(place)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._events += getattr(report, "gradcam_baselines", [])
@@ -63,6 +80,7 @@ class BaselineHooks:
         for folder, tests in told.get("whole", {}).items():
             self._whole.setdefault(folder, set()).update(tests)
         self._partial |= set(told.get("partial", []))
+        self._is_unknown |= bool(told.get("unknown"))
 
     # Last, so that xdist has heard of all its workers; before the summary, which terminalreporter writes around this.
     @pytest.hookimpl(trylast=True)
@@ -70,11 +88,16 @@ class BaselineHooks:
         self._leave_out_what_was_asked_for_alone()
         if hasattr(self._config, "workeroutput"):
             told = {"whole": {folder: sorted(tests) for folder, tests in self._whole.items()}}
-            self._config.workeroutput[_OUTPUT] = {**told, "partial": sorted(self._partial)}
+            self._config.workeroutput[_OUTPUT] = {
+                **told,
+                "partial": sorted(self._partial),
+                "unknown": self._is_unknown,
+            }
             return
         if self._config.getoption("collectonly", False):
             return
-        folders = {folder: tests for folder, tests in self._whole.items() if folder not in self._partial}
+        whole = {} if self._is_unknown else self._whole
+        folders = {folder: tests for folder, tests in whole.items() if folder not in self._partial}
         written = {str(Path(event["path"]).parent) for event in self._events}
         if not (folders or written):
             return
@@ -112,14 +135,21 @@ class BaselineHooks:
             terminalreporter.write_line(title)
 
     def _leave_out_what_was_asked_for_alone(self) -> None:
-        """Modules of which only some tests were asked for, by node id or because they failed last time."""
+        """Modules of which only some tests were asked for: by node id, because they failed, by rules of this run."""
         config = self._config
-        if any(config.getoption(name, False) for name in ("lf", "stepwise")):
-            self._partial |= set(self._whole)
+        overridden = [str(each) for each in config.getoption("override_ini", None) or ()]
+        if any(config.getoption(name, False) for name in ("lf", "stepwise")) or any(
+            each.startswith("python_") for each in overridden
+        ):
+            self._is_unknown = True
         for argument in config.args:
             path, separator, _ = str(argument).partition("::")
-            if separator:
-                self._partial.add(_folder(Path(os.path.abspath(config.invocation_params.dir / path))))
+            if not separator:
+                continue
+            folder = _folder(Path(os.path.abspath(config.invocation_params.dir / path)))
+            self._partial.add(folder)
+            # Named otherwise than it is called, as by --pyargs or through a link: then any module may be meant.
+            self._is_unknown |= folder not in self._whole
 
 
 def folder_of(item: pytest.Item) -> str | None:

@@ -249,6 +249,7 @@ class TestCompares:
         from pytest_gradcam.baselines.format import dumps as real
 
         other = explain(small(seed=3), picture(), 1)
+
         def wrong(baseline: Any, received: Any = None) -> bytes:
             positive = np.maximum(other.raw, 0)
             return real(
@@ -287,6 +288,29 @@ class TestNamesWhatChanged:
         self.expect(project, "the image has changed: the tensor has other values", small(), picture(seed=2), 1)
         verdict = self.expect(project, "the image and view have changed", small(), picture(64, 96), 1)
         assert dict(verdict.facts)["image"] == "the tensor was 3×64×64, is 3×64×96"
+
+    def test_a_thing_that_moved_a_little_in_a_tensor(self, project: Project) -> None:
+        """Where averages over parts of the picture are the same, too."""
+        before = picture(224, 224) * 0.5
+        after = before.clone()
+        before[:, 2, 8:20, 8:20] += 1.0
+        after[:, 2, 8:20, 40:52] += 1.0
+        project.gradcam("new").check(small(), before, 1)
+        self.expect(project, "the image has changed: the tensor has other values", small(), after, 1)
+
+    def test_one_channel_beside_a_large_one(self, project: Project) -> None:
+        depth = torch.full((1, 1, 64, 64), 1000.0)
+        before, after = (torch.cat([picture(seed=seed), depth], dim=1) for seed in (1, 2))
+        model = small(channels=4)
+        project.gradcam("new").check(model, before, 1)
+        self.expect(project, "the image has changed", model, after, 1)
+
+    def test_not_the_rounding_of_a_tensor(self, project: Project) -> None:
+        x = picture(224, 224) * 4 - 2
+        project.gradcam("new").check(small(), x, 1)
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        for same in (x.bfloat16().float(), x.half().float(), x + 1e-4 * noise):
+            assert project.gradcam(floor="retrained").check(small(), same, 1).passed
 
     def test_one_pixel_of_a_picture(self, project: Project) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

@@ -94,7 +94,7 @@ class TestWhatChangedIsNamed:
         self, share: float, is_same: bool
     ) -> None:
         glance = baseline().glance.copy()
-        glance[0, 0, 0] += np.float32(share * np.abs(glance).max())
+        glance[0, 0, 0] += np.float32(share * np.abs(glance[0]).max())
         assert (changes_of(baseline(), baseline(glance=glance)) == ()) == is_same
 
     def test_tensors(self) -> None:

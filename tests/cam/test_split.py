@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradcam import ModelError, TargetLayerError, explain, explain_batch, explain_classes
-from pytest_gradcam.cam import split
+from pytest_gradcam.cam import captured, split
 from tests.models import apart, calibrated, picture, seeded, small
 from tests.zoo import redraw, test_timm as zoo, timm_families
 
@@ -324,18 +324,22 @@ class TestTokensInAllBlocks:
         a, b = (explain(Asks(), picture(32, 32), 1, layer="body", method=method, engine=e) for e in ("split", "hooks"))
         assert apart(a.raw, b.raw) <= 1e-5
 
-    def test_one_cut_serves_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        model = timm_families.build("vision_transformer", 0)
+    @pytest.mark.parametrize(
+        ("family", "first"), [("vision_transformer", "blocks.0.norm1"), ("levit", "stages.2.blocks.0")]
+    )
+    def test_one_cut_serves_all(self, family: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also what is read around the layer that is cut at, which no graph calls (LeViT's stages)."""
+        model = timm_families.build(family, 0)
         cuts: list[str] = []
-        make = split._cut_sized_graph
 
-        def counted(module: nn.Module, name: str, *rest: Any) -> Any:
-            cuts.append(name)
-            return make(module, name, *rest)
+        def counted(forward: Any, site: Any, *rest: Any) -> Any:
+            cuts.append(site.name)
+            return split.run_split(forward, site, *rest)
 
-        monkeypatch.setattr(split, "_cut_sized_graph", counted)
-        explain(model, picture(160, 160), 3, engine="split")
-        assert cuts == ["blocks.0.norm1"]
+        monkeypatch.setattr(captured, "run_split", counted)
+        (x,) = redraw.pictures(1, timm_families.input_size(family), torch.Generator().manual_seed(0))
+        explain(model, x, 3, engine="split")
+        assert cuts == [first]
 
 
 class TestTracing:
@@ -352,6 +356,17 @@ class TestTracing:
             assert model.kept == {}
             assert list(vars(model)) == list(vars(Remembers()))
         assert as_with_hooks(model, x, layer="body")
+
+    def test_inputs_that_a_forward_writes_to_stay(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Writes(Asks):
+            def forward(self, x: Tensor) -> Any:
+                return super().forward(x.mul_(2))
+
+        only(monkeypatch, "fx with sizes")
+        x = picture(32, 32)
+        before = x.clone()
+        assert as_with_hooks(Writes(), x, layer="body")
+        assert torch.equal(x, before)
 
     def test_no_value_outlives_it(self) -> None:
         model, x = Asks(), picture(64, 64)

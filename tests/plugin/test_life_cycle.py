@@ -195,6 +195,71 @@ class TestFails:
         assert life.run("--gradcam-update=new") == {"passed": 1, "failed": 1}
         assert "where case is ignored: rename one of them" in life.said
 
+    def test_when_two_tests_have_one_name(self, life: Life) -> None:
+        """Parameters may be spelt alike and be others: pytest calls both of these test_reads[a-b-c]."""
+        life.pytester.makepyfile(
+            test_it="""
+            import pytest
+
+            @pytest.mark.parametrize("y", ["b-c", "c"])
+            @pytest.mark.parametrize("x", ["a", "a-b"])
+            def test_reads(gradcam, model, image, x, y):
+                gradcam.check(model, image, int(x == "a"))
+            """
+        )
+        assert life.run("--gradcam-update=all") == {"failed": 2, "passed": 2}
+        assert "two tests are called test_it.py::test_reads[a-b-c]" in life.said
+        assert len(life.baselines()) == 2
+
+    def test_when_two_folders_are_one_through_a_link(self, life: Life) -> None:
+        life.pytester.makeini("[pytest]\naddopts = --import-mode=importlib\n")
+        for name in ("a", "b"):
+            (life.root / name).mkdir()
+            (life.root / name / "test_it.py").write_text(FUNCTION)
+        (life.root / "a" / "__gradcam__").mkdir()
+        (life.root / "b" / "__gradcam__").symlink_to("../a/__gradcam__")
+        assert life.run("--gradcam-update=new") == {"passed": 1, "failed": 1}
+        assert "through a link or where case is ignored" in life.said
+
+    def test_when_a_fixture_is_kept_beyond_its_test(self, life: Life) -> None:
+        life.pytester.makepyfile(
+            test_it="""
+            kept = []
+
+            def test_one(gradcam, model, image):
+                kept.append(gradcam)
+
+            def test_two(model, image):
+                kept[0].check(model, image, 0)
+            """
+        )
+        assert life.run("--gradcam-update=new") == {"passed": 1, "failed": 1}
+        assert "test_it.py::test_one has ended" in life.said
+        assert life.baselines() == {}
+
+    def test_before_a_strangers_picture_would_be_written_over(self, life: Life) -> None:
+        life.pytester.makepyfile(test_it=FUNCTION)
+        life.run("--gradcam-update=new")
+        before = life.baselines()
+        picture = life.root / "__gradcam__" / "test_it" / "test_reads.png"
+        picture.write_bytes(b"mine")
+        life.model_reads("blue")
+        assert life.run("--gradcam-update=all", "--gradcam-previews=true") == {"failed": 1}
+        assert "is no picture of ours, and nothing was written" in life.said
+        assert (life.baselines(), picture.read_bytes()) == (before, b"mine")
+
+    def test_where_the_folder_of_received_files_is_that_of_the_baselines(self, life: Life) -> None:
+        """No plain run removes or writes a baseline, whatever folders are called and linked."""
+        life.pytester.makepyfile(test_it=FUNCTION)
+        life.run("--gradcam-update=new")
+        before = life.baselines()
+        (life.root / "gradcam-report").mkdir(exist_ok=True)
+        (life.root / "gradcam-report" / "received").symlink_to("..")
+        life.model_reads("blue")
+        for _ in range(2):
+            assert life.run("test_it.py") == {"failed": 1}
+            assert life.baselines() == before
+
     @pytest.mark.parametrize(
         "name", ["../x", "/etc/x", "a/b", "a\\b", "CON", "x" * 61, "a\0b", "tеst", "a／b", "a\u202eb", "x.", "", " "]
     )

@@ -100,6 +100,8 @@ class TestAreNotGuessed:
             ("test_it.py::test_one",),
             ("-m", "not nothing", "-k", "one"),
             ("--shard",),
+            ("--pyargs", "test_it::test_one"),
+            ("-o", "python_functions=test_one"),
         ],
         ids=lambda arguments: arguments[0],
     )
@@ -117,6 +119,56 @@ def pytest_collection_modifyitems(config, items):
         grown.pytester.syspathinsert()
         assert grown.run("-p", "sharding", *arguments, "--gradcam-update=prune") == {"passed": 1}
         assert "unused" not in grown.said
+        assert sorted(grown.baselines()) == [ONE, SECOND, BLUE]
+
+    def test_where_a_conftest_that_is_loaded_late_leaves_tests_out(self, life: Life) -> None:
+        (life.root / "sub").mkdir()
+        (life.root / "sub" / "test_it.py").write_text(TWO)
+        assert life.run("--gradcam-update=new") == {"passed": 2}
+        (life.root / "sub" / "conftest.py").write_text(
+            """
+import pytest
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items):
+    items[:] = items[:1]
+    return (yield)
+"""
+        )
+        assert life.run("--gradcam-update=prune") == {"passed": 1}
+        assert len(life.baselines()) == 3
+
+    def test_where_parameters_are_empty_on_this_machine(self, life: Life) -> None:
+        """A glob over the pictures of a data set finds none where the data set is not."""
+        test = """
+import pytest
+
+@pytest.mark.parametrize("cls", {})
+def test_reads(gradcam, model, image, cls):
+    gradcam.check(model, image, cls)
+
+def test_plain():
+    pass
+"""
+        life.pytester.makepyfile(test_it=test.format([0, 1]))
+        assert life.run("--gradcam-update=new") == {"passed": 3}
+        life.pytester.makepyfile(test_it=test.format([]))
+        assert life.run("--gradcam-update=prune") == {"passed": 1, "skipped": 1}
+        assert len(life.baselines()) == 2
+
+    def test_where_a_class_cannot_be_collected_outside_of_rootdir(self, grown: Life) -> None:
+        (grown.root / "config").mkdir()
+        (grown.root / "config" / "pytest.ini").write_text("[pytest]\n")
+        broken = """
+import pytest
+
+class TestX:
+    @pytest.mark.parametrize("a", [1], ids=["a", "b"])
+    def test_y(self, a):
+        pass
+"""
+        grown.pytester.makepyfile(test_it=broken)
+        grown.run("-c", "config/pytest.ini", ".", "--gradcam-update=prune", "--continue-on-collection-errors")
         assert sorted(grown.baselines()) == [ONE, SECOND, BLUE]
 
     def test_of_a_test_that_failed_before_it_asked(self, grown: Life) -> None:
@@ -165,7 +217,14 @@ class TestPrune:
         without_the_second(grown)
         notes = grown.root / "__gradcam__" / "test_it" / "notes.txt"
         notes.write_text("mine")
-        broken = grown.root / "__gradcam__" / "test_it" / "broken.safetensors"
+        broken = """
+import pytest
+
+class TestX:
+    @pytest.mark.parametrize("a", [1], ids=["a", "b"])
+    def test_y(self, a):
+        pass
+"""
         broken.write_bytes(b"mine, too")
         assert grown.run("--gradcam-update=prune") == {"passed": 1}
         assert sorted(grown.baselines()) == [broken.relative_to(grown.root).as_posix(), ONE]

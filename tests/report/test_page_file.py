@@ -125,8 +125,20 @@ class TestWhatStandsOnIt:
         assert "3 judged, 1 failed, 2 passed" in text_of([record("a"), passed("b"), passed("c")])
 
     def test_a_verdict_without_a_map(self) -> None:
-        found = read([record(pictures={})])
+        alone = record(pictures={})
+        del alone["grid"]
+        found = read([alone])
         assert "no map" in found.of("span.no-picture") and not [tag for tag, _ in found.elements if tag == "img"]
+
+    def test_a_verdict_whose_pictures_were_not_kept(self) -> None:
+        found = read([record(pictures={})])
+        assert "no picture" in found.of("span.no-picture")
+        assert "No pictures of this verdict were kept." in found.of("p.quiet")
+
+    def test_what_is_known_of_the_run(self) -> None:
+        told = read([], about={"versions": {"torch": "2.9", "pytest": "9.0"}, "seconds": 3.5, "branch": None}).told()
+        assert (told["torch"], told["pytest"], told["seconds"]) == ("2.9", "9.0", "3.5")
+        assert "branch" not in told and "versions" not in told
 
     def test_no_verdict(self) -> None:
         assert "No verdict was made." in text_of([])
@@ -168,6 +180,12 @@ class TestWhatIsLeftOut:
         assert sum(name.startswith("bad") for name in names) == 100
         assert [name for name in names if name.startswith("t")] == [f"t{4 * i:04}" for i in range(400)]
         assert "1200 of 1700 verdicts are not on this page" in text_of([*fine, *bad])
+
+    def test_a_sample_is_one_that_can_be_seen(self) -> None:
+        """Where there are enough with pictures: of a long run not all are kept."""
+        one = {"overlay": "data:image/webp;base64,AAAA"}
+        fine = many(passed("", pictures={}), "blind", 600) + many(passed("", pictures=one), "seen", 520)
+        assert {name[:4] for name in read(fine).of("span.name")} == {"seen"}
 
     def test_all_that_failed_stay(self) -> None:
         records = many(record("", pictures={}), "bad", 600) + many(passed("", pictures={}), "t", 200)

@@ -43,6 +43,7 @@ _GROUPS: Final = (
     ("How", ("model", "layer", "grid", "method", "engine", "device", "seconds")),
     ("Test", ("assertion", "test", "where", "markers", "baseline", "received", "overlay")),
 )
+_UNITS: Final = {"peak_distance": " px", "seconds": " s"}
 _TOLD: Final = frozenset(
     "threshold at_most confidence cls label predicted_label predicted_probability outcome passed failed nodeid message "
     "facts maps pictures folder file line category".split()
@@ -66,6 +67,7 @@ class Card:
         tags: what a person tells verdicts by.
         facts: what the assertion has to say.
         groups: all that is known: a head, and rows of names and texts.
+        mapped: whether a map was judged.
         command: what repeats the test.
         pictures: data URIs.
         drawn: of the browser: grids and the outline, as data attributes.
@@ -88,6 +90,7 @@ class Card:
     tags: list[str]
     facts: Rows
     groups: list[tuple[str, Rows]]
+    mapped: bool
     command: str
     pictures: dict[str, str]
     drawn: dict[str, str]
@@ -128,6 +131,7 @@ def card_of(record: Record, anchor: str) -> Card:
         tags=[shown(tag) for tag in (_class(record, "cls", "label"), record.get("model"), record.get("layer")) if tag],
         facts=facts,
         groups=_groups(record),
+        mapped=record.get("grid") is not None,
         command=command(nodeid),
         pictures={name: pictures[name] for name in PICTURES if _fits(_PICTURE, pictures.get(name))},
         drawn=_drawn(pictures),
@@ -255,7 +259,7 @@ def _texts(record: Record) -> Iterator[tuple[str, str]]:
     done = {"predicted", "interval", "values", "grid", "frame", "peak", "markers"}
     for name, value in record.items():
         if name not in _TOLD and name not in done and value is not None:
-            yield str(name), _number(value) + (" px" if name == "peak_distance" else "")
+            yield str(name), _number(value) + _UNITS.get(name, "")
 
 
 def _alts(record: Record, titles: list[str]) -> dict[str, str]:

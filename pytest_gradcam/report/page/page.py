@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -103,7 +103,7 @@ def page_of(records: Sequence[Record], *, title: str, about: Mapping[str, Any], 
         counts=counts(records),
         left=left,
         only_failed=keep == "failed",
-        about=[(shown(name).replace("_", " "), shown(value)) for name, value in about.items() if value is not None],
+        about=list(_rows(about)),
         key=hashlib.sha256("".join(cards).encode()).hexdigest()[:16],
     )
     return html.encode()
@@ -117,6 +117,9 @@ def _kept(ordered: Sequence[Record], keep: Keep) -> list[Record]:
     room = max(MOST - len(failed), LEAST_OTHERS)
     others = [record for record in ordered if not record["failed"]]
     if len(others) > room:
+        # Of a long run the plugin keeps not all pictures of what passed: a sample that can be seen says more.
+        seen = [record for record in others if record.get("pictures")]
+        others = seen if len(seen) >= room else others
         others = [others[place * len(others) // room] for place in range(room)]
     chosen = {id(record) for record in (*failed, *others)}
     return [record for record in ordered if id(record) in chosen]
@@ -146,6 +149,15 @@ def _fitting(records: Sequence[tuple[Record, str]]) -> tuple[list[str], int]:
         rendered.pop()
         total -= sizes.pop()
     return rendered, without
+
+
+def _rows(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and values, one below the other, those of mappings too."""
+    for name, value in about.items():
+        if isinstance(value, Mapping):
+            yield from _rows(value)
+        elif value is not None:
+            yield shown(name).replace("_", " "), shown(value)
 
 
 def _refuse_others(path: Path) -> None:

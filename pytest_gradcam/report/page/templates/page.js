@@ -267,7 +267,7 @@
       made.push(wipe(card, ...pair(), [before, now]));
     } else {
       made.push(panel([legend()], painted(card, image, "grid", "cam", { alone: true })));
-      made.push(panel([titles[0] || "map over it, and the region"], painted(card, image, "grid", "overlay")));
+      made.push(panel([titles[0] || (dataset.outline ? "map over it, and the region" : "map over it")], painted(card, image, "grid", "overlay")));
       if (sourceOf(card, "second")) {
         made.push(panel([titles[1] || "second"], make("img", { src: sourceOf(card, "second"), alt: altOf(card, "second"), decoding: "async" })));
       }
@@ -309,6 +309,7 @@
       const what = decisions.get(card.baseline), badge = card.summary.querySelector(".decision");
       badge.hidden = !what;
       badge.textContent = what ?? "";
+      badge.classList.toggle("no", what === "rejected");
       card.summary.querySelector(".waiting").hidden = Boolean(what);
       card.element.querySelector(".approve").setAttribute("aria-pressed", String(what === "approved"));
       card.element.querySelector(".reject").setAttribute("aria-pressed", String(what === "rejected"));
