@@ -1,12 +1,14 @@
 """The end of a run: how many verdicts were judged, and the ones that failed, worst first. Records in, lines out.
 
-Imports nothing but the standard library: with xdist this runs in a process that has loaded neither torch nor numpy.
+Standard library only: with xdist this runs in a process that has loaded neither torch nor numpy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+from pytest_gradcam.report.lines import printable
 
 Record = Mapping[str, Any]
 
@@ -51,7 +53,7 @@ def line(record: Record) -> str:
     """`-0.26 ░░░░░░░▐██│░░░░░░░░░░  needs 0.15  test_demo.py::test_reads_the_object[cup-017]`."""
     value, threshold = told_apart(float(record["value"]), float(record["threshold"]))
     asks = "allowed" if record["at_most"] else "needs"
-    return f"  {value:>5} {bar(record)}  {f'{asks} {threshold}':<12}  {record['nodeid']}"
+    return f"  {value:>5} {bar(record)}  {f'{asks} {threshold}':<12}  {printable(record['nodeid'])}"
 
 
 def told_apart(value: float, threshold: float) -> tuple[str, str]:

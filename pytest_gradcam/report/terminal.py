@@ -11,6 +11,7 @@ import numpy as np
 
 from pytest_gradcam.metrics import METRICS, inside
 from pytest_gradcam.report.beside import compared, plain_beside
+from pytest_gradcam.report.lines import printable
 from pytest_gradcam.report.maps import colour_map, mask_of, plain_map
 from pytest_gradcam.verdicts import Verdict
 
@@ -40,7 +41,7 @@ def failure_text(verdict: Verdict, overlay: str | None) -> str:
         lines += ["", " · ".join([f"layer {explanation.layer}", *read])]
     if overlay is not None:
         lines.append(f"overlay {overlay}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))  # labels and names are data: none may steer the terminal
 
 
 def direction(verdict: Verdict) -> str:

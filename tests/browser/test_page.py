@@ -692,7 +692,7 @@ class TestAccessibility:
 
 class TestARealRun:
     def test_from_a_failed_check_to_one_that_passes(self, window: Chrome, downloads: Path, tmp_path: Path) -> None:
-        """The run writes the page, the page saves what was approved, `gradcam approve` carries it out, the next passes."""
+        """A run writes the page, the page saves what was approved, `gradcam approve` obeys, and the next run passes."""
         (tmp_path / "conftest.py").write_text(CONFTEST)
         (tmp_path / "test_reads.py").write_text(CHECK)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}

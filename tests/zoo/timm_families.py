@@ -151,7 +151,7 @@ FAMILIES: dict[str, Member] = {
 }
 
 # Families that the split engine refuses, which it says: no cut of them runs as the model does.
-CANNOT_BE_CUT: frozenset[str] = frozenset({"gemma4_vit"})
+CANNOT_BE_CUT: frozenset[str] = frozenset()
 # Families for which no layer is found, and why that is right.
 REFUSED: dict[str, str] = {}
 # Families whose map does not follow the picture as closely as it should, with the figures.

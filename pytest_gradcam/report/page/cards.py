@@ -128,7 +128,7 @@ def card_of(record: Record, anchor: str) -> Card:
         value=value,
         asks=asks,
         scale=scale_of(record),
-        tags=[shown(tag) for tag in (_class(record, "cls", "label"), record.get("model"), record.get("layer")) if tag],
+        tags=[shown(tag) for tag in _tags(record) if tag],
         facts=facts,
         groups=_groups(record),
         mapped=record.get("grid") is not None,
@@ -215,6 +215,11 @@ def _class(record: Record, index: str, label: str) -> str:
         return ""
     name = record.get(label)
     return f"class {record[index]}" if name is None else f"{name} (class {record[index]})"
+
+
+def _tags(record: Record) -> list[str]:
+    layer = record.get("layer")
+    return [_class(record, "cls", "label"), str(record.get("model") or ""), f"layer {layer}" if layer else ""]
 
 
 def _groups(record: Record) -> list[tuple[str, Rows]]:

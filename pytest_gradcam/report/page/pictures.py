@@ -49,10 +49,12 @@ def pictures_of(verdict: Verdict) -> dict[str, str]:
     is_compared = verdict.compared and len(shown) == 2
     main = shown[-1] if is_compared else shown[0]
     small = _smaller(main.explanation.image, SEEN)
+    share = 0.38 if is_compared else 0.55  # the others are no harder to compress, and not drawn in vain
     for quality in _QUALITIES:
-        pictures = _drawn(verdict, is_compared, main, small, quality)
-        if sum(map(len, pictures.values())) * 3 // 4 <= MOST_BYTES:
+        seen = _uri(small, quality)
+        if len(seen) * 3 // 4 <= share * MOST_BYTES:
             break
+    pictures = {"seen": seen, **_drawn(verdict, is_compared, main, small, quality)}
     if is_compared:
         pictures["overlay"] = pictures["now"]
         pictures["grid_before"] = _grid(shown[0].explanation)
@@ -94,7 +96,7 @@ def outline_path(mask: npt.NDArray[np.float32]) -> str:
 
 
 def _drawn(verdict: Verdict, is_compared: bool, main: Sight, small: Picture, quality: int) -> dict[str, str]:
-    pictures = {"seen": _uri(small, quality)}
+    pictures = {}
     if not is_compared:
         pictures["overlay"] = _uri(_overlay(main, _sized(small, OVERLAY)), quality)
         if len(verdict.shown) == 2:
