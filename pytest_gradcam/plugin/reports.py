@@ -72,7 +72,7 @@ class ReportHooks:
     def _write_page(self) -> None:
         from pytest_gradcam.report.page.page import write_page
 
-        title = f"Attention: {self._config.rootpath.name}"
+        title = self._config.rootpath.name
         self._page = write_page(self._folder, self._records, title=title, about=self._about(), keep=self._keep)
 
     def _write_step_summary(self) -> None:

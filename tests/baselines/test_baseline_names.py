@@ -62,9 +62,19 @@ def is_plain(check: CheckName) -> bool:
     return "~" not in check.stem
 
 
-def shelf(folder: Path, test: str, taken: dict[str, CheckName]) -> Shelf:
+def shelf(folder: Path, test: str, taken: dict[str, tuple[str, CheckName]]) -> Shelf:
     return Shelf(
-        folder, "test_a.py", test, f"test_a.py::{test}", folder, folder / "received", None, False, str, print, taken
+        folder,
+        "test_a.py",
+        test,
+        f"test_a.py::{test}",
+        folder,
+        folder / "received",
+        None,
+        False,
+        str,
+        print,
+        taken=taken,
     )
 
 
@@ -212,7 +222,7 @@ def test_a_name_that_is_taken_is_one_component(name: str) -> None:
 
 
 def test_tests_whose_names_differ_in_case_only_are_refused(tmp_path: Path) -> None:
-    taken: dict[str, CheckName] = {}
+    taken: dict[str, tuple[str, CheckName]] = {}
     shelf(tmp_path, "test_x[a]", taken).slot(None)
     with pytest.raises(
         BaselineError, match=r"test_x\[A\] and test_a.py::test_x\[a\] would share .* where case is ignored"
@@ -231,6 +241,6 @@ def test_two_checks_of_one_test_need_names(tmp_path: Path) -> None:
 
 def test_the_same_test_may_ask_again(tmp_path: Path) -> None:
     """As with pytest-rerunfailures: a new fixture for the same test."""
-    taken: dict[str, CheckName] = {}
+    taken: dict[str, tuple[str, CheckName]] = {}
     first, again = (shelf(tmp_path, "test_x", taken).slot("left") for _ in range(2))
     assert first.path == again.path == tmp_path / "__gradcam__/test_a/test_x@left.safetensors"

@@ -159,7 +159,7 @@ def test_plain():
     def test_where_a_class_cannot_be_collected_outside_of_rootdir(self, grown: Life) -> None:
         (grown.root / "config").mkdir()
         (grown.root / "config" / "pytest.ini").write_text("[pytest]\n")
-        broken = """
+        fails = """
 import pytest
 
 class TestX:
@@ -167,7 +167,7 @@ class TestX:
     def test_y(self, a):
         pass
 """
-        grown.pytester.makepyfile(test_it=broken)
+        grown.pytester.makepyfile(test_it=fails)
         grown.run("-c", "config/pytest.ini", ".", "--gradcam-update=prune", "--continue-on-collection-errors")
         assert sorted(grown.baselines()) == [ONE, SECOND, BLUE]
 
@@ -217,14 +217,7 @@ class TestPrune:
         without_the_second(grown)
         notes = grown.root / "__gradcam__" / "test_it" / "notes.txt"
         notes.write_text("mine")
-        broken = """
-import pytest
-
-class TestX:
-    @pytest.mark.parametrize("a", [1], ids=["a", "b"])
-    def test_y(self, a):
-        pass
-"""
+        broken = grown.root / "__gradcam__" / "test_it" / "broken.safetensors"
         broken.write_bytes(b"mine, too")
         assert grown.run("--gradcam-update=prune") == {"passed": 1}
         assert sorted(grown.baselines()) == [broken.relative_to(grown.root).as_posix(), ONE]
