@@ -47,6 +47,21 @@ def _write_draft(draft: Path, data: bytes) -> None:
         os.fsync(file.fileno())  # the new name must not reach the disk before the bytes do
 
 
+def make_ignored(folder: Path) -> None:
+    """Make a folder of things that a run leaves, which git ignores; whoever made it before decides what git sees of it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
 def remove_drafts(folder: Path) -> None:
     """Remove the drafts that killed runs have left in a folder; those of runs that live are left alone."""
     try:

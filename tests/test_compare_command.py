@@ -397,6 +397,7 @@ class TestWhatIsWritten:
         (folder / "a.png").unlink()
         compare("--out", "out")
         assert {path.name for path in out.iterdir()} == {
+            ".gitignore",
             file_name("b.png"),
             "compare.json",
             "mine.png",

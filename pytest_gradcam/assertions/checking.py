@@ -10,7 +10,7 @@ import numpy as np
 from pytest_gradcam.assertions.asking import Asking, class_name, is_list
 from pytest_gradcam.assertions.comparing import number
 from pytest_gradcam.baselines.baseline import Baseline, baseline_of
-from pytest_gradcam.baselines.compare import Compared, Limits, compare, limits
+from pytest_gradcam.baselines.compare import Compared, Limits, chance_shift, compare, limits
 from pytest_gradcam.baselines.shelf import Shelf, Slot
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.running import ModelLike
@@ -83,6 +83,11 @@ def judge_check(
     now = baseline_of(slot.check, current, prepared)
     if before is None:
         return _verdict_of_new(asking, slot, now, current, wanted)
+    if wanted.shift is not None and wanted.shift >= (even := chance_shift(before)):
+        raise VacuousThresholdError(
+            f"shift {wanted.shift:g} would be passed by a map that is the same everywhere, whose mass is {even:.2f} "
+            "cells from that of the baseline. Allow less"
+        )
     compared = compare(before, now, wanted)
     if compared.passed:
         slot.compared()
@@ -124,9 +129,8 @@ def _explain(
     """
     made = asking.with_evidence(asking.explain(model, [prepared], [cls])[0])
     if before is not None and asking.settings.layer is None and before.layers and made.layers != before.layers:
-        options = replace(asking.options, layer=before.layers)
-        if asking.settings.method == "auto":
-            options = replace(options, method=before.method)
+        # By the method that was chosen: beside a layer that is named, `auto` chooses without having searched.
+        options = replace(asking.options, layer=before.layers, method=made.method)
         try:
             made = asking.with_evidence(asking.explain(model, [prepared], [cls], options=options)[0])
         except (TargetLayerError, SettingsError):  # the model has no such layer: that is what changed, and is named
@@ -199,7 +203,8 @@ def _verdict(
         shown, needed = told_apart(value, threshold)
         message = f"{_claim(now, compared)}: Pearson correlation {shown}, needs {needed}"
     else:
-        metric, value, chance, threshold, at_most = "wasserstein", compared.shift, np.inf, compared.allowed, True
+        metric, value, threshold, at_most = "wasserstein", compared.shift, compared.allowed, True
+        chance = chance_shift(before)
         shown, needed = told_apart(value, threshold)
         message = f"{_claim(now, compared)}: earth mover's distance {shown} cells, allowed {needed}"
     return Verdict(

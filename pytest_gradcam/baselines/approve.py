@@ -50,7 +50,7 @@ def found_in(report: Path, root: Path) -> Found:
         complain(error)
     if not found.waiting:
         where = str(received) if received.is_dir() else f"{received}, which does not exist"
-        say(printable(f"nothing waits in {where}"))
+        say(printable(f"nothing waits in {where}: run it where pytest's rootdir is, or pass --rootdir and --report"))
     return found
 
 

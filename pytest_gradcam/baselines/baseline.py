@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_gradcam.baselines.glance import glance
 from pytest_gradcam.baselines.names import CheckName
-from pytest_gradcam.cam.explanation import Explanation
-from pytest_gradcam.images import Prepared
-from pytest_gradcam.transforms import describe
+
+if TYPE_CHECKING:
+    from pytest_gradcam.cam.explanation import Explanation
+    from pytest_gradcam.images import Prepared
 
 _PACKAGES: Final = ("torch", "timm", "pytest-gradcam")
 
@@ -110,6 +111,8 @@ class Baseline:
 
 def baseline_of(check: CheckName, explanation: Explanation, prepared: Prepared) -> Baseline:
     """What is stored of a map with evidence, and of the image that it was made from."""
+    from pytest_gradcam.transforms import describe  # torch: whoever only reads baselines does without
+
     raw = explanation.raw
     positive = np.maximum(raw, np.float32(0.0))
     return Baseline(

@@ -14,6 +14,7 @@ from pytest_gradcam.baselines.glance import is_same
 from pytest_gradcam.errors import SettingsError
 from pytest_gradcam.metrics import TIE, pearson, wasserstein
 from pytest_gradcam.metrics.bounds import wasserstein_at_least, wasserstein_at_most
+from pytest_gradcam.metrics.similarity import EXACT
 from pytest_gradcam.settings import choices
 from pytest_gradcam.verdicts import Fact
 
@@ -70,7 +71,13 @@ def limits(floor: object, correlation: float | None = None, shift: float | None 
     if not isinstance(floor, str) or floor not in FLOORS:
         raise SettingsError(f"unknown floor {floor!r}: {choices(floor, FLOORS)}")
     found = FLOORS[floor]
-    return Limits(floor, found.pearson if correlation is None else correlation, shift, found.shift)
+    name = floor if correlation is None and shift is None else "thresholds"
+    return Limits(name, found.pearson if correlation is None else correlation, shift, found.shift)
+
+
+def chance_shift(baseline: Baseline) -> float:
+    """1-Wasserstein distance of the baseline's CAM from a map that is the same everywhere, in cells."""
+    return wasserstein(baseline.cam, np.ones_like(baseline.cam))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +146,23 @@ def changes_of(before: Baseline, now: Baseline) -> tuple[Fact, ...]:
     if before.cls != now.cls:
         note("class", before.class_name, now.class_name)
     note("method", before.method, now.method)
-    note("layer", _layers(before), _layers(now))
+    if before.layers != now.layers or before.layer != now.layer:
+        facts.append(("layer", _of_layers(before, now)))
     if before.layers == now.layers:
         note("view", before.view, now.view)
-    if before.view == now.view:
+    if before.view == now.view or before.layers != now.layers:
         note("grid", "{}×{}".format(*before.grid), "{}×{}".format(*now.grid))
     return tuple(facts)
 
 
-def _layers(baseline: Baseline) -> str:
-    return ", ".join(baseline.layers) if len(baseline.layers) <= 3 and baseline.layers else baseline.layer
+def _of_layers(before: Baseline, now: Baseline) -> str:
+    """What the layers were and are; of many, only those that are not in both."""
+    was, is_now = (
+        [layer for layer in each.layers if layer not in other.layers] if len(each.layers) > 3 else [*each.layers]
+        for each, other in ((before, now), (now, before))
+    )
+    shown = [", ".join(each[:3]) + (" …" if len(each) > 3 else "") for each in (was, is_now)]
+    return f"was {shown[0] or before.layer}, is {shown[1] or now.layer}"
 
 
 def _of_transform(before: Baseline, now: Baseline) -> str:
@@ -177,6 +191,9 @@ def _correlation(before: npt.NDArray[np.float32], now: npt.NDArray[np.float32]) 
 def _shift(before: npt.NDArray[np.float32], now: npt.NDArray[np.float32], wanted: Limits) -> tuple[float, float]:
     """How far the mass moved and how far it may, in cells; bounds of both where they tell, which cost a hundredth."""
     even = np.ones_like(before)
+    if max(before.shape) > EXACT:  # there the distance is that of averaged maps, which these do not bound
+        allowed = wanted.share * wasserstein(before, even) if wanted.shift is None else wanted.shift
+        return wasserstein(before, now), allowed
     allowed = wanted.share * wasserstein_at_least(before, even) if wanted.shift is None else wanted.shift
     bound = wasserstein_at_most(before, now)
     if bound <= allowed:

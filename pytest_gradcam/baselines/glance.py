@@ -7,6 +7,7 @@ signs: Achlioptas, 2003). A digest would take rounding for another input, and av
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -17,6 +18,7 @@ SIDE: Final = 4  # the sixteen numbers are stored as rows and columns
 # How far the numbers may differ and the inputs still be the same, as a share of the channel's largest. Inputs that are
 # .1% apart, as bfloat16 makes them, stay below a third of it; those that are 1% apart pass it in all but 1 of 1,000.
 SAME: Final = 0.005
+CHUNK: Final = 2**16  # pixels whose signs are made at once: 4 MiB
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,7 +33,8 @@ def glance(pixels: Floats) -> Floats:
     flat = pixels.reshape(channels, -1)
     largest = np.abs(flat).max(axis=1, keepdims=True)
     scale = np.where(largest > 0, largest, 1).astype(np.float32)  # no sum leaves the range of floats
-    sums = (flat / scale) @ _signs(height * width) / np.float32(np.sqrt(height * width))
+    scaled = flat / scale
+    sums = sum(scaled[:, part] @ signs for part, signs in _chunks(height * width)) / np.float32(np.sqrt(flat.shape[1]))
     found = np.clip(sums.astype(np.float64) * scale, -_MOST, _MOST)
     return found.reshape(channels, SIDE, SIDE).astype(np.float32)
 
@@ -45,12 +48,17 @@ def is_same(was: Floats, now: Floats) -> bool:
     return bool((np.abs(first - second) <= SAME * largest).all())
 
 
-@lru_cache(maxsize=2)
-def _signs(pixels: int) -> Floats:
-    """(pixels, 16), 1 or -1, the same on every machine: numpy keeps the stream of this generator as it is."""
-    numbers = SIDE * SIDE
-    bits = np.unpackbits(np.frombuffer(np.random.RandomState(0).bytes(-(-pixels * numbers // 8)), np.uint8))
-    return bits[: pixels * numbers].reshape(pixels, numbers).astype(np.float32) * 2 - 1
+def _chunks(pixels: int) -> Iterator[tuple[slice, Floats]]:
+    """Parts of a channel and the signs of their pixels, (n, 16)."""
+    for number, start in enumerate(range(0, pixels, CHUNK)):
+        yield slice(start, start + CHUNK), _signs(number)[: pixels - start]
+
+
+@lru_cache(maxsize=4)
+def _signs(number: int) -> Floats:
+    """(CHUNK, 16), 1 or -1, the same on every machine: numpy keeps the stream of this generator as it is."""
+    bits = np.unpackbits(np.frombuffer(np.random.RandomState(number).bytes(CHUNK * SIDE * SIDE // 8), np.uint8))
+    return bits.reshape(CHUNK, SIDE * SIDE).astype(np.float32) * 2 - 1
 
 
 _MOST: Final = float(np.finfo(np.float32).max)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,9 +46,10 @@ def find(
         used: paths of the baselines that were compared, written or missed.
     """
     found = []
+    spelt = {unicodedata.normalize("NFC", path) for path in used}  # some file systems spell names their own way
     for folder, tests in folders.items():
         for path in store.listed(Path(folder)):
-            if str(path) not in used:
+            if unicodedata.normalize("NFC", str(path)) not in spelt:
                 orphan = _judge(path, folder, tests, ran)
                 if orphan is not None:
                     found.append(orphan)

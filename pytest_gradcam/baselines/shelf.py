@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final, Literal, TypeAlias
 
 from pytest_gradcam.baselines import store
@@ -14,6 +14,7 @@ from pytest_gradcam.baselines.baseline import Baseline
 from pytest_gradcam.baselines.format import Received, digest_of
 from pytest_gradcam.baselines.names import FOLDER, CheckName, checked_name
 from pytest_gradcam.errors import BaselineError
+from pytest_gradcam.files import make_ignored
 from pytest_gradcam.report.overlay import is_overlay, save_preview
 from pytest_gradcam.verdicts import Sight
 
@@ -122,10 +123,12 @@ class Slot:
             return self.path.as_posix()
 
     @property
-    def waiting(self) -> Path:
-        """Path of the file that waits to be approved in its stead."""
-        parts = [part for part in self.target.split("/") if part not in ("..", "")]
-        return self.shelf.received.joinpath(*parts)
+    def waiting(self) -> Path | None:
+        """Path of the file that waits to be approved in its stead; None where the test lies outside of rootdir."""
+        target = PurePosixPath(self.target)
+        if target.is_absolute() or ".." in target.parts or PureWindowsPath(self.target).drive:
+            return None
+        return self.shelf.received.joinpath(*target.parts)
 
     def read(self) -> Baseline | None:
         """The baseline; None where there is none. What an earlier run left to be approved is removed.
@@ -133,8 +136,9 @@ class Slot:
         Raises:
             BaselineError: the file cannot be read, is no baseline, or is another check's.
         """
-        if self._is_received(self.waiting):
-            store.remove(self.waiting)
+        waiting = self.waiting
+        if waiting is not None and self._is_received(waiting):
+            store.remove(waiting)
         found = store.read(self.path)
         if found is not None and found.check != self.check:
             raise BaselineError(
@@ -179,7 +183,8 @@ class Slot:
         It raises nothing: a disk that is full must not hide what the model did.
         """
         happened: Happened = "missing" if is_new else "changed"
-        if self.target.split("/")[0] == "..":
+        waiting = self.waiting
+        if waiting is None:
             self._tell(happened)
             return f"none: {self.path} lies outside of pytest's rootdir"
         try:
@@ -187,15 +192,16 @@ class Slot:
             received = Received(
                 self.target, self.id, "" if before is None else digest_of(before), preview=self.shelf.previews
             )
-            if os.path.realpath(self.waiting) == os.path.realpath(self.path):
+            if os.path.realpath(waiting) == os.path.realpath(self.path):
                 raise BaselineError("the folder of received files is that of the baselines")
-            store.write(self.waiting, baseline, received)
-            _preview(sight, self.waiting.with_suffix(store.PREVIEW))
-        except BaselineError as error:
+            make_ignored(self.shelf.received.parent)
+            store.write(waiting, baseline, received)
+            _preview(sight, waiting.with_suffix(store.PREVIEW))
+        except (BaselineError, OSError) as error:
             self._tell(happened)
             return f"not written: {error}"
-        self._tell(happened, received=str(self.waiting))
-        return self.shelf.shown(self.waiting)
+        self._tell(happened, received=str(waiting))
+        return self.shelf.shown(waiting)
 
     def compared(self) -> None:
         """Note that the baseline was compared with, and nothing was written."""

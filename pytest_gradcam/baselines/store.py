@@ -101,11 +101,8 @@ def listed(folder: Path) -> list[Path]:
 
 def clean(folder: Path) -> None:
     """Remove what killed runs have left of files that they were writing, in a folder and those below it."""
-    remove_drafts(folder)
-    with suppress(OSError):
-        for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False):
-                clean(Path(entry.path))
+    for each in _folders(folder):
+        remove_drafts(each)
 
 
 def remove(path: Path) -> None:
@@ -129,15 +126,19 @@ def remove(path: Path) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False):
-            yield Path(entry.path)
+    for each in _folders(folder):
+        with suppress(OSError), os.scandir(each) as entries:
+            yield from [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """A folder and those below it, without those behind links."""
+    left = [folder]
+    while left:
+        each = left.pop()
+        yield each
+        with suppress(OSError), os.scandir(each) as entries:
+            left += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ def summary(
     orphans: str,
     in_ci: bool,
     received: str,
+    review: str = "gradcam review",
 ) -> tuple[str, list[str]]:
     """Title and lines of the section on baselines; no lines where there is nothing to say.
 
@@ -31,6 +32,7 @@ def summary(
         orphans: what becomes of unused ones: `report`, `ignore` or `fail`.
         in_ci: whether the run is one of CI.
         received: the folder of the files that wait.
+        review: the command that shows them, from where the run was started.
     """
     # A test that ran again has told twice: what happened last holds, but what was written is worth saying.
     last: dict[str, Mapping[str, Any]] = {}
@@ -44,22 +46,25 @@ def summary(
         by_kind.setdefault(event["happened"], []).append(event)
     shown = [] if orphans == "ignore" and update != "prune" else list(unused)
     counts = {kind: len(by_kind.get(kind, [])) for kind in ("compared", "created", "updated", "changed", "missing")}
-    counts["unused"] = len(shown)
-    told = [f"{count} {kind}" for kind, count in counts.items() if count]
+    counts["unused"] = sum(not removed for _, _, removed in shown)
+    counts["removed"] = len(shown) - counts["unused"]
+    told = [f"{count} {'same' if kind == 'compared' else kind}" for kind, count in counts.items() if count]
     lines: list[str] = []
     for kind in ("created", "updated"):
         lines += _listed(kind, sorted(event["id"] for event in by_kind.get(kind, [])))
     waiting = [event for event in last.values() if event.get("received")]
     if waiting:
-        lines.append(f"  {len(waiting)} received in {received}: see `gradcam review`")
+        lines.append(f"  {len(waiting)} received in {received}: see `{review}`")
     if (by_kind.get("created") or by_kind.get("updated")) and in_ci:
         lines.append(
             f"  CI is set, and baselines were written: --gradcam-update={update} was given. What is not committed is "
             "lost with this checkout"
         )
+    if by_kind.get("created") or by_kind.get("updated"):
+        lines.append("  look at them before they are committed: in the report page, or with --gradcam-previews=true")
     if shown:
-        texts = [f"{path}  ({'removed: ' if removed else ''}{why})" for path, why, removed in shown]
-        lines += _listed("unused", texts)
+        for kind, is_removed in (("removed", True), ("unused", False)):
+            lines += _listed(kind, [f"{path}  ({why})" for path, why, removed in shown if removed is is_removed])
         if any(not removed for _, _, removed in shown):
             fails = "; the run fails: gradcam_orphans = fail" if orphans == "fail" else ""
             lines.append(f"  --gradcam-update=prune removes unused baselines{fails}")

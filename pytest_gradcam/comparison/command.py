@@ -20,7 +20,7 @@ from pytest_gradcam.comparison.folder import file_name, pictures_in
 from pytest_gradcam.comparison.rows import Row, Side, rows_of
 from pytest_gradcam.comparison.table import Told, count_line, lines_of
 from pytest_gradcam.errors import GradcamError, ModelError, SettingsError, TransformError
-from pytest_gradcam.files import write_whole
+from pytest_gradcam.files import make_ignored, write_whole
 from pytest_gradcam.loading import load_model, load_object
 from pytest_gradcam.report.lines import printable
 from pytest_gradcam.report.overlay import is_overlay, save_overlay
@@ -180,7 +180,7 @@ def _check_folder(out: Path) -> None:
         SettingsError: it cannot be made, or nothing can be written in it.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_ignored(out)
     except OSError as error:
         raise SettingsError(f"the folder {str(out)!r} cannot be made ({error.strerror}): give another --out") from error
     if not os.access(out, os.W_OK):

@@ -24,7 +24,7 @@ def wasserstein_at_least(a: Map, b: Map) -> float:
     and on a line the least way is known, the area between the two distributions (Vallender, 1974).
 
     Args:
-        a: float (h, w) with a positive value; negative values have no mass.
+        a: float (h, w), up to `similarity.EXACT` rows and columns, with a positive value; negative values have no mass.
         b: likewise, of the same shape.
     """
     gained = _mass(b) - _mass(a)
@@ -42,7 +42,7 @@ def wasserstein_at_most(a: Map, b: Map) -> float:
     whatever way there is, the least is no longer. Mass that both maps have at a cell stays.
 
     Args:
-        a: float (h, w) with a positive value; negative values have no mass.
+        a: float (h, w), up to `similarity.EXACT` rows and columns, with a positive value; negative values have no mass.
         b: likewise, of the same shape.
     """
     gained = _mass(b) - _mass(a)

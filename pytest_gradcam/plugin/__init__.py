@@ -19,6 +19,7 @@ from pytest_gradcam.plugin.reports import (
     about_test,
     add_extras,
     attach_to_allure,
+    forget_earlier_tries,
     pictures_for,
     tell_others,
 )
@@ -47,7 +48,7 @@ class _Run:
     update: str | None
     report: Keep  # which verdicts have pictures in the report page
     made: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # records of verdicts
-    pictured: list[str] = field(default_factory=list)  # node ids of the verdicts that have pictures
+    pictured: list[str] = field(default_factory=list)  # node ids of verdicts that passed and have pictures
     told: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # what happened to baselines
     taken: dict[str, Any] = field(default_factory=dict)  # whose each baseline's file is, of all tests
 
@@ -164,7 +165,7 @@ def gradcam(request: pytest.FixtureRequest) -> Generator[Gradcam]:
 
     def keep(values: dict[str, Any], verdict: Verdict) -> None:
         values |= {**about, "pictures": pictures_for(run.report, verdict, len(run.pictured))}
-        if values["pictures"]:
+        if values["pictures"] and verdict.passed:
             run.pictured.append(nodeid)
         run.made.setdefault(nodeid, []).append(values)
         attach_to_allure(config, verdict, values)
@@ -187,6 +188,8 @@ def pytest_runtest_makereport(
     _hide_our_frames(call)
     run = item.config.stash[_RUN]
     records, told = run.made.pop(item.nodeid, None), run.told.pop(item.nodeid, None)
+    if call.when == "setup":
+        forget_earlier_tries(item)
     if records:
         tell_others(item, records)  # before the report is made, which copies the test's properties
     report = yield

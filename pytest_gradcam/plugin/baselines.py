@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_gradcam.plugin.spelling import draws, spelt
+
 if TYPE_CHECKING:
     from pytest_gradcam.baselines.orphans import Orphan
 
@@ -118,6 +120,7 @@ class BaselineHooks:
         if hasattr(self._config, "workerinput") or not (self._events or self._unused):
             return
         from pytest_gradcam.baselines.summary import summary
+        from pytest_gradcam.report.lines import in_ascii
 
         title, lines = summary(
             self._events,
@@ -125,14 +128,26 @@ class BaselineHooks:
             update=self._update,
             orphans=self._orphans,
             in_ci=bool(os.environ.get("CI")),
-            received=_shown(self._received, self._config),
+            received=spelt(self._received, self._config.invocation_params.dir),
+            review=self._review(),
         )
         if lines:
             terminalreporter.write_sep("=", title, bold=True)
+            written = str if draws(terminalreporter.config.get_terminal_writer()) else in_ascii
             for line in lines:
-                terminalreporter.write_line(line)
+                terminalreporter.write_line(written(line))
         elif self._config.get_verbosity() > 0:
             terminalreporter.write_line(title)
+
+    def _review(self) -> str:
+        """The command that shows what waits, from the folder in which pytest was started."""
+        start, report = self._config.invocation_params.dir, self._received.parent
+        words = ["gradcam review"]
+        if report != start / "gradcam-report":
+            words += ["--report", spelt(report, start)]
+        if self._config.rootpath != start:
+            words += ["--rootdir", spelt(self._config.rootpath, start)]
+        return " ".join(words)
 
     def _leave_out_what_was_asked_for_alone(self) -> None:
         """Modules of which only some tests were asked for: by node id, because they failed, by rules of this run."""

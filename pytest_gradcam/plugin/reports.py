@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_gradcam.verdicts import Verdict
 
 Keep: TypeAlias = Literal["all", "failed", "none"]
-# Verdicts of one process whose pictures are kept though they passed: more, and the page shows a sample.
+# Verdicts of one process that passed, and whose pictures are kept: more, and the page shows a sample.
 MOST_PICTURES = 500
 
 
@@ -50,12 +50,14 @@ class ReportHooks:
         if not self._records:
             return
         self._records.sort(key=lambda record: record["nodeid"])  # whatever the workers' order was; stable in a test
-        try:
-            if self._keep != "none":
+        # A full disk must not hide what the models did, nor one file that cannot be written the other.
+        if self._keep != "none":
+            try:
                 self._write_page()
+            except OSError as error:
+                self._problem = f"not written: {error.strerror or error}"
+        with suppress(OSError):
             self._write_step_summary()
-        except OSError as error:  # a full disk must not hide what the models did
-            self._problem = f"not written: {error.strerror or error}"
 
     @property
     def where(self) -> str | None:
@@ -122,7 +124,7 @@ def pictures_for(keep: Keep, verdict: Verdict, already: int) -> dict[str, str]:
     Args:
         keep: which verdicts have pictures: `all`, `failed` or `none`.
         verdict: the verdict.
-        already: how many verdicts of this process have pictures.
+        already: how many verdicts of this process that passed have pictures.
     """
     if keep == "none" or (verdict.passed and (keep == "failed" or already >= MOST_PICTURES)):
         return {}
@@ -135,8 +137,14 @@ def tell_others(item: pytest.Item, records: list[dict[str, Any]]) -> None:
     """JUnit XML, through the test's properties: all reports of the test carry them."""
     from pytest_gradcam.report.junit import properties
 
-    for number, record in enumerate(records, start=1):
+    already = sum(name.startswith("gradcam_assertion") for name, _ in item.user_properties)
+    for number, record in enumerate(records, start=already + 1):
         item.user_properties += properties(record, number)
+
+
+def forget_earlier_tries(item: pytest.Item) -> None:
+    """Remove what an earlier try of a test that runs again has told."""
+    item.user_properties[:] = [each for each in item.user_properties if not each[0].startswith("gradcam_")]
 
 
 def add_extras(config: pytest.Config, report: pytest.TestReport, records: list[dict[str, Any]]) -> None:

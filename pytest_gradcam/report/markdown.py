@@ -113,7 +113,7 @@ def _row(record: Record) -> str:
     drawn = f"`{bar(record)}`" if math.isfinite(float(record["value"])) else ""
     asks = f"{'at most' if record['at_most'] else 'at least'} {threshold}"
     said = _text(record["message"].strip().partition("\n")[0])
-    cells = (_MARKS[_kind(record)], value, drawn, asks, code(record["nodeid"]), said)
+    cells = (_MARKS[_kind(record)], value, drawn, asks, code(record.get("baseline") or record["nodeid"]), said)
     return f"| {' | '.join(cells)} |"
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pytest_gradcam.files import make_ignored
 from pytest_gradcam.report.beside import colour_beside, compared, plain_beside
 from pytest_gradcam.report.maps import colour_map, mask_of, plain_map
 from pytest_gradcam.report.names import artifact_name
@@ -45,7 +46,7 @@ def recorder(
             return None
         path = next(free)
         try:
-            _make(folder)
+            make_ignored(folder)
             save_overlay(verdict, path)
         except OSError as error:
             return f"not written: {error.strerror or error} ({shown(path)})"
@@ -93,11 +94,3 @@ def _remove_overlays(nodeid: str, folder: Path) -> None:
         if is_overlay(path):
             with suppress(OSError):  # one that cannot be removed will be written over
                 path.unlink()
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:  # whoever made it decides what git sees of it
-        return
-    (folder / ".gitignore").write_text("*\n", encoding="utf-8")

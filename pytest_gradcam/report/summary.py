@@ -5,6 +5,7 @@ Standard library only: with xdist this runs in a process that has loaded neither
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,10 @@ Record = Mapping[str, Any]
 ROWS: Final = 20
 # Metrics that lie between 0 and 1, which the two ends of a bar stand for.
 SHARES: Final = ("energy", "pointing_game", "rank_accuracy", "iou", "mass_outside", "pass_rate")
+CORRELATIONS: Final = ("pearson", "cosine")
+_OF_ONE: Final = ("calibrated_energy", *CORRELATIONS)  # 1 is at the end of a bar
+# Of a check: what the maps were made from changed, or there is no baseline, and nothing was measured.
+CHANGES: Final = "changes"
 _SIDE: Final = 10  # cells of a bar on each side of a chance mark in the middle
 _RIGHTWARD: Final = "░▏▎▍▌▋▊▉"
 _LEFTWARD: Final = "░░▐▐▐▐▐█"  # Unicode has no more right-hand blocks than a half
@@ -51,9 +56,12 @@ def summary(records: Sequence[Record], report: str | None = None) -> tuple[str, 
 
 def line(record: Record) -> str:
     """`-0.26 ░░░░░░░▐██│░░░░░░░░░░  needs 0.15  test_demo.py::test_reads_the_object[cup-017]`."""
+    name = printable(record.get("baseline") or record["nodeid"])
+    if record["metric"] == CHANGES:  # no number was compared
+        return f"  {'–':>5} {'':{2 * _SIDE + 1}}  {'see above':<12}  {name}"
     value, threshold = told_apart(float(record["value"]), float(record["threshold"]))
     asks = "allowed" if record["at_most"] else "needs"
-    return f"  {value:>5} {bar(record)}  {f'{asks} {threshold}':<12}  {printable(record['nodeid'])}"
+    return f"  {value:>5} {bar(record)}  {f'{asks} {threshold}':<12}  {name}"
 
 
 def told_apart(value: float, threshold: float) -> tuple[str, str]:
@@ -75,12 +83,14 @@ def shortfall(record: Record) -> float:
 def bar(record: Record) -> str:
     """21 cells: a mark where chance is, and from there a bar to the value, to the right where it is above chance."""
     chance, value = float(record["chance"]), float(record["value"])
+    if not (math.isfinite(chance) and math.isfinite(value)):
+        return "░" * (2 * _SIDE + 1)
     if record["metric"] in SHARES:
         chance, scale = min(max(chance, 0.0), 1.0), 2.0 * _SIDE
         left = round(chance * scale)
     else:  # chance in the middle, and what is needed where a bar shows well: of calibrated energy, 1 at the end
         far = 2.0 * abs(float(record["threshold"]) - chance)
-        left, scale = _SIDE, float(_SIDE) / (1.0 if record["metric"] == "calibrated_energy" or far == 0.0 else far)
+        left, scale = _SIDE, float(_SIDE) / (1.0 if record["metric"] in _OF_ONE or far == 0.0 else far)
     right = 2 * _SIDE - left
     length = (value - chance) * scale
     return _grown(-length, left, _LEFTWARD)[::-1] + "│" + _grown(length, right, _RIGHTWARD)

@@ -29,6 +29,8 @@ from pytest_gradcam.errors import (
     VacuousThresholdError,
 )
 from pytest_gradcam.metrics import pearson, wasserstein
+from pytest_gradcam.report.records import to_record
+from pytest_gradcam.report.summary import summary
 from tests.assertions.shelves import Project
 from tests.models import coloured, picture, reads_colours, seeded, small
 
@@ -230,6 +232,26 @@ class TestCompares:
         assert (verdict.metric, verdict.at_most) == ("wasserstein", True)
         assert verdict.value == pytest.approx(moved)
 
+    def test_that_failed_by_distance_alone_can_be_shown(self, project: Project) -> None:
+        """At the end of a run, too: all of its numbers are finite."""
+        model, x = small(), picture()
+        project.gradcam("new").check(model, x, 1)
+
+        def forward(module: nn.Module, images: Tensor) -> Any:
+            noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+            return module(images + 0.05 * noise)
+
+        with pytest.raises(AttentionError) as caught:
+            project.gradcam().check(model, x, 1, pearson=0.01, shift=1e-4, forward=forward)
+        verdict = caught.value.verdict
+        assert verdict is not None and verdict.metric == "wasserstein"
+        before = explain(model, x, 1).raw
+        assert verdict.chance == pytest.approx(wasserstein(before, np.ones_like(before)), rel=1e-5)
+        title, lines = summary(
+            [{**to_record(verdict, "test_it.py::test_x"), "failed": True, "folder": "f", "overlay": None}]
+        )
+        assert title == "attention: 1 judged, 1 failed" and "allowed 0.0001" in lines[0]
+
     def test_the_direction_is_told(self, project: Project) -> None:
         model, x = reads_colours(), coloured((0, (0, 24, 16, 40)), (2, (48, 24, 64, 40)))
         project.gradcam("new").check(model, x, 0)
@@ -338,6 +360,18 @@ class TestNamesWhatChanged:
         model.conv2.stride = (1, 1)  # type: ignore[assignment]
         self.expect(project, "the view has changed, was nchw 16×16, is nchw 32×32", model, picture(), 1, layer="relu2")
 
+    def test_one_layer_of_many(self, project: Project) -> None:
+        """Whose line for a person, the first and the last, is the same."""
+        model = seeded(timm.create_model("test_vit", num_classes=4))
+        before, now = ([f"blocks.{block}.norm1" for block in blocks] for blocks in ((0, 1, 2, 5), (0, 1, 3, 5)))
+        assert (
+            explain(model, picture(160, 160), 1, layer=before).layer
+            == explain(model, picture(160, 160), 1, layer=now).layer
+        )
+        project.gradcam("new", layer=before).check(model, picture(160, 160), 1)
+        text = "the layer has changed, was blocks.2.norm1, is blocks.3.norm1"
+        self.expect(project, text, model, picture(160, 160), 1, layer=now)
+
     def test_several_at_once(self, project: Project) -> None:
         project.gradcam("new").check(small(), picture(seed=1), 1)
         verdict = self.expect(project, "the image and class have changed", small(), picture(seed=2), 2)
@@ -345,7 +379,7 @@ class TestNamesWhatChanged:
 
     def test_both_maps_are_shown(self, project: Project) -> None:
         project.gradcam("new", layer="relu1").check(small(), picture(), 1)
-        verdict = self.expect(project, "the layer has changed", small(), picture(), 1, layer="relu2")
+        verdict = self.expect(project, "the layer and grid have changed", small(), picture(), 1, layer="relu2")
         assert [sight.title for sight in verdict.sights] == ["baseline", "current"]
         assert [sight.explanation.layer for sight in verdict.sights] == ["relu1", "relu2"]
 
@@ -384,6 +418,14 @@ class TestRefuses:
         with pytest.raises(TargetLayerError, match="same value everywhere"):
             project.gradcam("new").check(reads_colours(), torch.ones(1, 3, 64, 64), 0, layer="reads")
         assert not list(project.root.rglob("*.safetensors"))
+
+    def test_a_shift_that_any_map_would_keep(self, project: Project) -> None:
+        project.gradcam("new").check(small(), picture(), 1)
+        even = explain(small(), picture(), 1).raw
+        far = wasserstein(even, np.ones_like(even))
+        project.gradcam().check(small(), picture(), 1, shift=far * 0.99)
+        with pytest.raises(VacuousThresholdError, match="would be passed by a map that is the same everywhere"):
+            project.gradcam().check(small(), picture(), 1, shift=far * 1.01)
 
     @pytest.mark.parametrize(
         ("keywords", "error"),

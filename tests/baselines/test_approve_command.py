@@ -111,7 +111,10 @@ def test_nothing_waits(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(["approve", *arguments]) == 0
-    assert capsys.readouterr().out == "nothing waits in gradcam-report/received, which does not exist\n"
+    assert capsys.readouterr().out == (
+        "nothing waits in gradcam-report/received, which does not exist: run it where pytest's rootdir is, or pass "
+        "--rootdir and --report\n"
+    )
 
 
 def test_report_and_rootdir_are_named_from_elsewhere(

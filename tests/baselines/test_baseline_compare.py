@@ -62,7 +62,7 @@ class TestWhatChangedIsNamed:
                 {"layers": ("a", "b"), "layer": "a … b", "view": "2 layers"},
                 {"layer": "was layer4.1, is a, b"},
             ),
-            ({"layers": ("a", "b", "c", "d"), "layer": "a … d"}, {"layer": "was layer4.1, is a … d"}),
+            ({"layers": ("a", "b", "c", "d"), "layer": "a … d"}, {"layer": "was layer4.1, is a, b, c …"}),
             ({"view": "NHWC 7×7"}, {"view": "was NCHW 7×7, is NHWC 7×7"}),
             (
                 {"cls": 7, "label": "x", "method": "legrad"},
@@ -274,7 +274,7 @@ class TestFloors:
 
     def test_names_and_numbers_of_floors(self) -> None:
         assert limits("same_weights") == Limits("same_weights", 0.999, None, 2 * math.sqrt(1 - 0.999))
-        assert limits("retrained", 0.5, 2.0) == Limits("retrained", 0.5, 2.0, 2 * math.sqrt(1 - 0.9))
+        assert limits("retrained", 0.5, 2.0) == Limits("thresholds", 0.5, 2.0, 2 * math.sqrt(1 - 0.9))
         for wrong in ("same", None, 0.9):
             with pytest.raises(SettingsError, match="unknown floor"):
                 limits(wrong)

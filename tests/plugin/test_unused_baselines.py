@@ -38,7 +38,7 @@ class TestAreReported:
     def test_when_their_test_is_gone(self, grown: Life) -> None:
         without_the_second(grown)
         assert grown.run() == {"passed": 1}
-        assert "baselines: 1 compared, 2 unused" in grown.said
+        assert "baselines: 1 same, 2 unused" in grown.said
         assert f"unused   {SECOND}  (its test is gone)" in grown.said
         assert f"unused   {BLUE}  (its test is gone)" in grown.said
         assert "--gradcam-update=prune removes unused baselines" in grown.said
@@ -65,7 +65,7 @@ class TestAreReported:
     def test_with_several_workers(self, grown: Life) -> None:
         without_the_second(grown)
         assert grown.run("-n", "2") == {"passed": 1}
-        assert "baselines: 1 compared, 2 unused" in grown.said
+        assert "baselines: 1 same, 2 unused" in grown.said
         assert grown.said.count("its test is gone") == 2
 
     def test_not_where_the_ini_file_says_so(self, grown: Life) -> None:
@@ -222,7 +222,7 @@ class TestPrune:
         assert grown.run("--gradcam-update=prune") == {"passed": 1}
         assert sorted(grown.baselines()) == [broken.relative_to(grown.root).as_posix(), ONE]
         assert notes.read_text() == "mine"
-        assert f"unused   {SECOND}  (removed: its test is gone)" in grown.said
+        assert f"removed  {SECOND}  (its test is gone)" in grown.said
 
     def test_writes_nothing(self, grown: Life) -> None:
         before = grown.baselines()

@@ -110,7 +110,7 @@ def card_of(record: Record, anchor: str) -> Card:
     """
     kind = category(record)
     nodeid = str(record["nodeid"])
-    head, tail = _split(shown(nodeid))
+    head, tail = _split(shown(name_of(record)))
     value, asks = _asked(record)
     pictures = record.get("pictures")
     pictures = pictures if isinstance(pictures, Mapping) else {}
@@ -189,6 +189,11 @@ def _in_ansi_c(character: str) -> str:
     if character.isprintable():
         return character
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def name_of(record: Record) -> str:
+    """The test's node id, and where it has checks of several names that of this one."""
+    return str(record.get("baseline") or record["nodeid"])
 
 
 def _split(nodeid: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from pytest_gradcam.files import write_whole
+from pytest_gradcam.files import make_ignored, write_whole
 from pytest_gradcam.report.page.cards import anchors, card_of, shown
 from pytest_gradcam.report.page.results import Record, counts, results, worst_first
 
@@ -76,9 +76,7 @@ def write_page(
     page = page_of(records, title=title, about=about, keep=keep)
     for name in (PAGE, RESULTS):
         _refuse_others(folder / name)
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        write_whole(folder / ".gitignore", b"*\n")
+    make_ignored(folder)
     write_whole(folder / RESULTS, results(records, about))
     write_whole(folder / PAGE, page)
     return folder / PAGE

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_gradcam.report.page.results import finite
-from pytest_gradcam.report.summary import SHARES, told_apart
+from pytest_gradcam.report.summary import CHANGES, CORRELATIONS, SHARES, told_apart
 
 _FAR = 3.0  # spans of the scale: a value beyond is drawn as an arrow at its end
 
@@ -45,7 +45,7 @@ def scale_of(record: Mapping[str, Any]) -> Scale | None:
     """The scale of a record; None where value or threshold are no finite numbers."""
     value, threshold = finite(record.get("value")), finite(record.get("threshold"))
     chance = finite(record.get("chance"))
-    if value is None or threshold is None:
+    if value is None or threshold is None or record.get("metric") == CHANGES:
         return None
     low, high = _range(str(record.get("metric")), threshold, threshold if chance is None else chance)
     span = high - low
@@ -77,6 +77,8 @@ def _range(metric: str, threshold: float, chance: float) -> tuple[float, float]:
     """What a scale shows at least: all of a share; of other metrics as much around threshold and chance as apart."""
     if metric in SHARES:
         return min(0.0, threshold, chance), max(1.0, threshold, chance)
+    if metric in CORRELATIONS:
+        return -1.0, 1.0
     if metric == "calibrated_energy":
         return min(-0.5, threshold, chance), max(1.0, threshold, chance)
     span = abs(threshold - chance) or max(abs(threshold), 1.0)
