@@ -320,18 +320,18 @@ def _compare(parsed: argparse.Namespace) -> int:
 
 
 def _approve(parsed: argparse.Namespace) -> int:
-    from pytest_gradcam.baselines.approve import run  # imports torch: only this command pays for it
+    from pytest_gradcam.baselines.commands.approve import run  # imports torch: only this command pays for it
 
     return run(parsed.report, parsed.rootdir, parsed.all, parsed.which)
 
 
 def _review(parsed: argparse.Namespace) -> int:
-    from pytest_gradcam.baselines.review import run  # imports torch: only this command pays for it
+    from pytest_gradcam.baselines.commands.review import run  # imports torch: only this command pays for it
 
     return run(parsed.report, parsed.rootdir)
 
 
 def _diff(parsed: argparse.Namespace) -> int:
-    from pytest_gradcam.baselines.diff import run  # imports torch: only this command pays for it
+    from pytest_gradcam.baselines.commands.diff import run  # imports torch: only this command pays for it
 
     return run(parsed.A, parsed.B, parsed.folder, parsed.floor)

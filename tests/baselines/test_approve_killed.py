@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pytest_gradcam import cli
 from pytest_gradcam.baselines import store
-from pytest_gradcam.baselines.approving import discard
 from pytest_gradcam.baselines.names import CheckName
-from pytest_gradcam.baselines.waiting import find
+from pytest_gradcam.baselines.received.deeds import discard
+from pytest_gradcam.baselines.received.waiting import find
 from pytest_gradcam.files import is_draft
 from tests.baselines.received_files import Project, project, spot
 

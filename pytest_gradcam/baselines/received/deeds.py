@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from pytest_gradcam.baselines import store
-from pytest_gradcam.baselines.foreign import entries_below
 from pytest_gradcam.baselines.names import SUFFIX
-from pytest_gradcam.baselines.proposals import propose
-from pytest_gradcam.baselines.waiting import Waiting
+from pytest_gradcam.baselines.received.foreign import entries_below
+from pytest_gradcam.baselines.received.proposals import propose
+from pytest_gradcam.baselines.received.waiting import Waiting
 from pytest_gradcam.files import is_draft, remove_drafts
 from pytest_gradcam.report.overlay import is_overlay
 

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
-from pytest_gradcam.baselines.foreign import entries_below, read_at_most
 from pytest_gradcam.baselines.format import MOST_BYTES, loads_received
 from pytest_gradcam.baselines.names import FOLDER, SUFFIX
+from pytest_gradcam.baselines.received.foreign import entries_below, read_at_most
 from pytest_gradcam.baselines.shelf import RECEIVED
 from pytest_gradcam.errors import BaselineError
 from pytest_gradcam.files import is_draft

@@ -15,8 +15,8 @@ from pytest_gradcam.baselines import store
 from pytest_gradcam.baselines.baseline import Baseline
 from pytest_gradcam.baselines.format import digest_of, dumps
 from pytest_gradcam.baselines.names import AT, FOLDER, CheckName
-from pytest_gradcam.baselines.pictures import may_be_replaced, picture_at
-from pytest_gradcam.baselines.waiting import Waiting
+from pytest_gradcam.baselines.received.pictures import may_be_replaced, picture_at
+from pytest_gradcam.baselines.received.waiting import Waiting
 from pytest_gradcam.errors import BaselineError
 
 

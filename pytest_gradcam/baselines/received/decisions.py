@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_gradcam.baselines.foreign import read_at_most
+from pytest_gradcam.baselines.received.foreign import read_at_most
 from pytest_gradcam.errors import BaselineError
 
 SCHEMA: Final = 1

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from pytest_gradcam.baselines.foreign import read_at_most
+from pytest_gradcam.baselines.received.foreign import read_at_most
 from pytest_gradcam.errors import BaselineError
 from pytest_gradcam.report.overlay import is_overlay
 

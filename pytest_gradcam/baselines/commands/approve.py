@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pytest_gradcam.baselines.approvals import read_approvals
-from pytest_gradcam.baselines.approving import approve, discard, tidy
-from pytest_gradcam.baselines.console import complain, counted, ending_well, say
-from pytest_gradcam.baselines.proposals import propose
+from pytest_gradcam.baselines.commands.console import complain, counted, ending_well, say
+from pytest_gradcam.baselines.received.decisions import read_approvals
+from pytest_gradcam.baselines.received.deeds import approve, discard, tidy
+from pytest_gradcam.baselines.received.proposals import propose
+from pytest_gradcam.baselines.received.waiting import Found, Waiting, find, named, with_ids
 from pytest_gradcam.baselines.shelf import RECEIVED
-from pytest_gradcam.baselines.waiting import Found, Waiting, find, named, with_ids
 from pytest_gradcam.errors import BaselineError, SettingsError
 from pytest_gradcam.report.lines import printable
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from pytest_gradcam.baselines.baseline import Baseline
+from pytest_gradcam.baselines.commands.console import complain, ending_well, floored, say
+from pytest_gradcam.baselines.commands.sources import Source, source_of
 from pytest_gradcam.baselines.compare import Limits, compare, limits
-from pytest_gradcam.baselines.console import complain, ending_well, floored, say
 from pytest_gradcam.baselines.format import loads
-from pytest_gradcam.baselines.sources import Source, source_of
 from pytest_gradcam.errors import BaselineError
 from pytest_gradcam.metrics.movement import movement
 from pytest_gradcam.report.lines import printable

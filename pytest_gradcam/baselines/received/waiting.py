@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from pytest_gradcam.baselines.baseline import Baseline
-from pytest_gradcam.baselines.foreign import entries_below, read_at_most
 from pytest_gradcam.baselines.format import MOST_BYTES, Received, loads_received
 from pytest_gradcam.baselines.names import AT, SUFFIX, CheckName
+from pytest_gradcam.baselines.received.foreign import entries_below, read_at_most
 from pytest_gradcam.errors import BaselineError
 from pytest_gradcam.files import is_draft
 

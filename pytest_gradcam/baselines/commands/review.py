@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_gradcam.baselines import store
-from pytest_gradcam.baselines.approve import found_in
-from pytest_gradcam.baselines.approving import approve, discard, tidy
 from pytest_gradcam.baselines.baseline import Baseline
+from pytest_gradcam.baselines.commands.approve import found_in
+from pytest_gradcam.baselines.commands.console import complain, ending_well, floored, say
 from pytest_gradcam.baselines.compare import Compared, compare, limits
-from pytest_gradcam.baselines.console import complain, ending_well, floored, say
-from pytest_gradcam.baselines.proposals import propose
+from pytest_gradcam.baselines.received.deeds import approve, discard, tidy
+from pytest_gradcam.baselines.received.proposals import propose
+from pytest_gradcam.baselines.received.waiting import Waiting
 from pytest_gradcam.baselines.shelf import RECEIVED
-from pytest_gradcam.baselines.waiting import Waiting
 from pytest_gradcam.errors import BaselineError
 from pytest_gradcam.metrics.movement import movement
 from pytest_gradcam.report.beside import colour_beside, plain_beside

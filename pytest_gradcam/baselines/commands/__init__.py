@@ -1,0 +1,1 @@
+"""The commands about baselines, one module each: `gradcam approve`, `review` and `diff`."""

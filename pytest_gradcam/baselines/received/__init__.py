@@ -1,0 +1,1 @@
+"""What a run has left to be approved: found, checked without trust, and made a baseline of, or discarded."""
