@@ -46,6 +46,8 @@ def summary(records: Sequence[Record], report: str | None = None) -> tuple[str, 
     lines = [line(record) for record in worst[:ROWS]]
     if len(worst) > ROWS:
         lines.append(f"  … and {len(worst) - ROWS} more")
+    if any("│" in each for each in lines):
+        lines.append("  bars start at chance, │")
     if failed and report is not None:
         lines.append(f"  report: {report}")
     elif failed:

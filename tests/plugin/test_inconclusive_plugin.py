@@ -59,10 +59,10 @@ def test_unasked_the_test_fails_with_an_error_of_its_own_name(unsure: pytest.Pyt
     done = unsure.runpytest()
     done.assert_outcomes(failed=1)
     done.stdout.fnmatch_lines([f"E  *InconclusiveError: {MESSAGE}*", "*1 failed*"])
-    title, row, overlays = section(done).splitlines()
+    title, row, legend, report = section(done).splitlines()
     assert title == "attention: 1 judged, 0 failed, 1 inconclusive"
     assert re.fullmatch(r" +0\.4\d .*  needs 0\.1[05] +test_demo\.py::test_unsure", row)
-    assert overlays == "  overlays: gradcam-report"
+    assert (legend, report) == ("  bars start at chance, │", "  report: gradcam-report/index.html")
     assert (unsure.path / "gradcam-report/test_demo.py/test_unsure.png").is_file()
 
 

@@ -24,6 +24,7 @@ def test_failed_verdicts_are_listed_with_value_bar_and_threshold(project: pytest
     assert section(project.runpytest()) == [
         "attention: 2 judged, 1 failed",
         "  -0.14 ░░░░░░░░▐█│░░░░░░░░░░  needs 0.15    test_demo.py::test_reads_the_object[cup-017]",
+        "  bars start at chance, │",
         "  report: gradcam-report/index.html",
     ]
 
@@ -115,7 +116,7 @@ def test_the_worst_20_are_listed_and_the_others_counted(project: pytest.Pytester
     title, *lines = section(project.runpytest("--tb=no"))
     assert title == "attention: 23 judged, 23 failed"
     assert [line.split()[-1] for line in lines[:20]] == [f"test_demo.py::test_many[{n}]" for n in range(22, 2, -1)]
-    assert lines[20:] == ["  … and 3 more", "  report: gradcam-report/index.html"]
+    assert lines[20:] == ["  … and 3 more", "  bars start at chance, │", "  report: gradcam-report/index.html"]
 
 
 def test_subtests_keep_their_verdicts(project: pytest.Pytester) -> None:

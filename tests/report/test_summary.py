@@ -38,6 +38,7 @@ def test_the_section_of_the_design() -> None:
     assert lines == [
         "  -0.26 ░░░░░░░▐██│░░░░░░░░░░  needs 0.15    test_demo.py::test_reads_the_object[cup-017]",
         "   0.11 ░░░░░░░░░░│█▏░░░░░░░░  needs 0.15    test_demo.py::test_reads_the_object[cat-004]",
+        "  bars start at chance, │",
         "  overlays: gradcam-report",
     ]
 
@@ -59,12 +60,12 @@ def test_the_worst_is_the_one_farthest_beyond_its_own_threshold() -> None:
         record(nodeid="by 0.05", value=0.05, threshold=0.0, at_most=True),
     ]
     _, lines = summary(records)
-    assert [line[-7:] for line in lines[:-1]] == ["by 0.50", "by 0.41", "by 0.20", "by 0.05"]
+    assert [line[-7:] for line in lines[:-2]] == ["by 0.50", "by 0.41", "by 0.20", "by 0.05"]
 
 
 def test_equals_are_in_the_order_of_their_names_however_workers_finished() -> None:
     records = [record(nodeid=f"test_{letter}") for letter in "cab"]
-    assert [line[-6:] for line in summary(records)[1][:-1]] == ["test_a", "test_b", "test_c"]
+    assert [line[-6:] for line in summary(records)[1][:-2]] == ["test_a", "test_b", "test_c"]
 
 
 def test_at_most_20_are_listed_and_the_rest_is_counted() -> None:
@@ -72,11 +73,11 @@ def test_at_most_20_are_listed_and_the_rest_is_counted() -> None:
     title, lines = summary(records)
     assert title == "attention: 25 judged, 25 failed"
     assert [line[-7:] for line in lines[:20]] == [f"test_{index:02}" for index in range(24, 4, -1)]
-    assert lines[20:] == ["  … and 5 more", "  overlays: gradcam-report"]
+    assert lines[20:] == ["  … and 5 more", "  bars start at chance, │", "  overlays: gradcam-report"]
 
 
 def test_20_are_listed_without_a_rest() -> None:
-    assert len(summary([record()] * 20)[1]) == 21
+    assert len(summary([record()] * 20)[1]) == 22
 
 
 def test_folders_are_named_once_and_only_where_something_was_written() -> None:
@@ -86,7 +87,7 @@ def test_folders_are_named_once_and_only_where_something_was_written() -> None:
         record(folder="one"),
         record(folder="never", overlay=None),
     ]
-    assert summary(records)[1][4:] == ["  overlays: one", "  overlays: two"]
+    assert summary(records)[1][5:] == ["  overlays: one", "  overlays: two"]
 
 
 def test_what_is_allowed_outside_is_not_called_needed() -> None:
