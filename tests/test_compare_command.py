@@ -420,6 +420,18 @@ class TestWhatIsWritten:
 
 
 class TestWhatIsRefused:
+    @pytest.mark.parametrize("text", ["my notes", "{}", "[1]", '{"made_by": "me"}'])
+    def test_to_write_over_somebody_elses_report(
+        self, folder: Path, text: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        paint(folder / "a.png", (RED, 1, 1, 255))
+        (folder.parent / "out").mkdir()
+        (folder.parent / "out" / "compare.json").write_text(text)
+        assert compare("--out", str(folder.parent / "out")) == 2
+        assert "was not written by gradcam compare" in capsys.readouterr().err
+        assert (folder.parent / "out" / "compare.json").read_text() == text
+        assert [path.name for path in (folder.parent / "out").iterdir()] == ["compare.json"]
+
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [

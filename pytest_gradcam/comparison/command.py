@@ -23,13 +23,14 @@ from pytest_gradcam.errors import GradcamError, ModelError, SettingsError, Trans
 from pytest_gradcam.files import make_ignored, write_whole
 from pytest_gradcam.loading import load_model, load_object
 from pytest_gradcam.report.lines import printable
-from pytest_gradcam.report.overlay import is_overlay, save_overlay
+from pytest_gradcam.report.overlay import is_overlay, picture, save_figure
 from pytest_gradcam.settings import Settings
 from pytest_gradcam.transforms import declared_transform
 from pytest_gradcam.verdicts import Sight, Verdict
 
 SCHEMA: Final = 1
 REPORT: Final = "compare.json"
+MADE_BY: Final = "gradcam compare"
 TITLES: Final = ("model A", "model B")
 
 
@@ -185,6 +186,19 @@ def _check_folder(out: Path) -> None:
         raise SettingsError(f"the folder {str(out)!r} cannot be made ({error.strerror}): give another --out") from error
     if not os.access(out, os.W_OK):
         raise SettingsError(f"nothing can be written in {str(out)!r}: give another --out")
+    report = out / REPORT
+    if os.path.lexists(report) and not _is_ours(report):
+        raise SettingsError(f"{str(report)!r} was not written by gradcam compare: give another --out")
+
+
+def _is_ours(report: Path) -> bool:
+    """Whether a report is one of an earlier run, and no file of the user's that happens to bear its name."""
+    try:
+        if report.is_symlink() or not report.is_file():
+            return False
+        return bool(json.loads(report.read_bytes()).get("made_by") == MADE_BY)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def _write(found: _Found, told: Told, wanted: Sequence[Wanted], out: Path, floor: str) -> None:
@@ -196,8 +210,9 @@ def _write(found: _Found, told: Told, wanted: Sequence[Wanted], out: Path, floor
     earlier = _earlier(out)
     files = {row.name: file_name(row.name) for row in told.worst}
     for row in told.worst:
-        save_overlay(_verdict(row, told.floor), out / files[row.name])
+        save_figure(picture(_verdict(row, told.floor)), out / files[row.name])
     report = {
+        "made_by": MADE_BY,
         "schema": SCHEMA,
         "version": __version__,
         "models": [

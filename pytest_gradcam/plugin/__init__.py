@@ -157,13 +157,21 @@ def gradcam(request: pytest.FixtureRequest) -> Generator[Gradcam]:
     together. There is a method for each assertion, and `gradcam.explain(…)` returns the map alone.
     """
     from pytest_gradcam.assertions import Gradcam
+    from pytest_gradcam.errors import SettingsError
     from pytest_gradcam.report.records import recorder
 
     config, nodeid = request.config, request.node.nodeid
     settings = _settings_of(request.node)
     run, about = config.stash[_RUN], about_test(request.node)
 
+    over: list[bool] = []
+
     def keep(values: dict[str, Any], verdict: Verdict) -> None:
+        if over:
+            raise SettingsError(
+                f"{nodeid} has ended, and its `gradcam` fixture is asked for a verdict, which no report would show: do "
+                "not keep the fixture, ask for it in each test"
+            )
         values |= {**about, "pictures": pictures_for(run.report, verdict, len(run.pictured))}
         if values["pictures"] and verdict.passed:
             run.pictured.append(nodeid)
@@ -176,7 +184,6 @@ def gradcam(request: pytest.FixtureRequest) -> Generator[Gradcam]:
         keep=keep,
         shown=lambda path: spelt(path, config.invocation_params.dir),
     )
-    over: list[bool] = []
     yield Gradcam(settings, record=record, shelf=_shelf(request.node, settings, is_over=lambda: bool(over)))
     over.append(True)
 

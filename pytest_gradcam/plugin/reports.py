@@ -39,6 +39,8 @@ class ReportHooks:
         self._problem = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if str(report.outcome) == "rerun":  # what was told of this try does not count
+            self._records = [record for record in self._records if record["nodeid"] != report.nodeid]
         received = {event["id"]: event.get("received") for event in getattr(report, "gradcam_baselines", [])}
         for record in records_of(report):
             waiting = received.get(record["baseline"])
@@ -54,9 +56,9 @@ class ReportHooks:
         if self._keep != "none":
             try:
                 self._write_page()
-            except OSError as error:
-                self._problem = f"not written: {error.strerror or error}"
-        with suppress(OSError):
+            except (OSError, ValueError) as error:  # ValueError: a name that the file system's encoding cannot say
+                self._problem = f"not written: {getattr(error, 'strerror', None) or error}"
+        with suppress(OSError, ValueError):
             self._write_step_summary()
 
     @property
@@ -65,6 +67,8 @@ class ReportHooks:
         return self._problem or (None if self._page is None else self._spelt(self._page))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._problem and not any(record["failed"] for record in self._records):  # else the section says it
+            terminalreporter.write_line(f"attention: report {self._problem}")
         if os.environ.get("GITHUB_ACTIONS") == "true":
             from pytest_gradcam.report.github import annotations
 

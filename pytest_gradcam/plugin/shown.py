@@ -32,6 +32,8 @@ class Shown:
     # Last, so that whoever writes a report file, JUnit XML among them, has had pytest's own text.
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if str(report.outcome) == "rerun":  # what was told of this try does not count
+            self._records = [record for record in self._records if record["nodeid"] != report.nodeid]
         records = records_of(report)
         self._records += records
         maps = [(drawn["plain"], drawn["colour"]) for record in records for drawn in record["maps"]]

@@ -48,8 +48,8 @@ def recorder(
         try:
             make_ignored(folder)
             save_overlay(verdict, path)
-        except OSError as error:
-            return f"not written: {error.strerror or error} ({shown(path)})"
+        except (OSError, ValueError) as error:  # ValueError: a name that the file system's encoding cannot say
+            return f"not written: {getattr(error, 'strerror', None) or error} ({shown(path)})"
         values["overlay"] = shown(path)
         return shown(path)
 

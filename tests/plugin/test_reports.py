@@ -221,3 +221,62 @@ def test_allure_gets_the_overlays(project: pytest.Pytester, monkeypatch: pytest.
     lines = (project.path / "attached.txt").read_text().splitlines()
     assert len(lines) == 2
     assert all(line.startswith("b'\\x89PNG' ") and line.endswith("image/png") for line in lines)
+
+
+class TestCannotLie:
+    def test_verdicts_of_a_fixture_are_counted_once_however_often_its_test_runs(self, project: pytest.Pytester) -> None:
+        pytest.importorskip("pytest_rerunfailures", reason="pytest-rerunfailures is not installed")
+        project.makepyfile(
+            test_demo="""
+            import pytest
+            from conftest import RED
+            tries = []
+
+            @pytest.fixture
+            def seen(gradcam, model, image):
+                gradcam.assert_attention_in_region(model, image, RED, 0)
+
+            def test_reads(seen):
+                tries.append(1)
+                assert len(tries) > 2
+            """
+        )
+        assert project.runpytest("--reruns", "3").parseoutcomes() == {"passed": 1, "rerun": 2}
+        assert results(project.path)["counts"]["passed"] == 1
+
+    def test_a_fixture_that_is_kept_beyond_its_test_is_refused(self, project: pytest.Pytester) -> None:
+        """Its verdicts would be on no report."""
+        project.makepyfile(
+            test_demo="""
+            from conftest import BLUE
+            kept = []
+
+            def test_one(gradcam):
+                kept.append(gradcam)
+
+            def test_two(model, image):
+                kept[0].assert_attention_in_region(model, image, BLUE, 0)
+            """
+        )
+        result = project.runpytest()
+        result.assert_outcomes(passed=1, failed=1)
+        result.stdout.fnmatch_lines(["*SettingsError: test_demo.py::test_one has ended*"])
+
+    def test_a_folder_that_the_locale_cannot_name_fails_no_run(
+        self, project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        project.makepyfile(test_demo=PASSES)
+        (project.path / "pytest.ini").write_text("[pytest]\ngradcam_output_dir = out-é\n", encoding="utf-8")
+        monkeypatch.setenv("PYTHONUTF8", "0")
+        monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+        monkeypatch.setenv("LC_ALL", "C")
+        result = project.runpytest_subprocess()
+        assert result.ret == pytest.ExitCode.OK
+        assert result.parseoutcomes() == {"passed": 1}
+
+    def test_a_report_that_cannot_be_written_is_told_where_all_passed(self, project: pytest.Pytester) -> None:
+        project.makepyfile(test_demo=PASSES)
+        (project.path / "gradcam-report").write_text("a file")
+        result = project.runpytest()
+        assert result.ret == pytest.ExitCode.OK
+        result.stdout.fnmatch_lines(["attention: report not written: *"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -58,6 +59,26 @@ class TestWriting:
         with pytest.raises(FileExistsError, match="not written by pytest-gradcam"):
             write_page(tmp_path, [record()], title="cats", about={})
         assert [path.read_text() for path in tmp_path.iterdir()] == ["{}"]
+
+    def test_does_not_wait_for_a_pipe(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "index.html")
+        with pytest.raises(FileExistsError, match="not written by pytest-gradcam"):
+            write_page(tmp_path, [record()], title="cats", about={})
+
+    def test_leaves_no_results_that_contradict_the_page(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_page(tmp_path, [record()], title="first", about={})
+        real = pages.write_whole
+
+        def fails(path: Path, data: bytes) -> None:
+            if path.name == "results.json":
+                raise OSError(28, "No space left on device")
+            real(path, data)
+
+        monkeypatch.setattr(pages, "write_whole", fails)
+        with pytest.raises(OSError, match="No space left"):
+            write_page(tmp_path, [record()], title="second", about={})
+        assert "<h1>second</h1>" in (tmp_path / "index.html").read_text("utf-8")
+        assert not (tmp_path / "results.json").exists()
 
     def test_follows_no_link(self, tmp_path: Path) -> None:
         """A link to a page of ours is none."""
@@ -318,8 +339,11 @@ class TestHostile:
             check=True,
             timeout=20,
         ).stdout.decode()
-        assert got == ("./" if text.startswith("-") else "") + text + "\0"
-        assert not got.startswith("-")
+        assert got == ("./" if text.startswith(("-", "@")) else "") + text + "\0"
+        assert not got.startswith(("-", "@"))
+
+    def test_command_of_a_file_whose_name_is_no_text(self) -> None:
+        assert command("test_\udcff.py::test_a") == "pytest $'test_\\xff.py::test_a'"
 
     def test_command_of_a_plain_id_is_plain(self) -> None:
         assert command("tests/test_a.py::test_b") == "pytest tests/test_a.py::test_b"

@@ -174,7 +174,7 @@ def shown(value: Any) -> str:
 
 def command(nodeid: str) -> str:
     """The command that runs the test again, for a shell; what does not print is spelt out, and does no harm."""
-    if nodeid.startswith("-"):  # would be an option
+    if nodeid.startswith(("-", "@")):  # would be an option, or a file of options
         nodeid = f"./{nodeid}"
     if nodeid.isprintable():
         return f"pytest {shlex.quote(nodeid)}"
@@ -188,7 +188,11 @@ def _in_ansi_c(character: str) -> str:
         return f"\\{character}"
     if character.isprintable():
         return character
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    try:
+        data = character.encode("utf-8", "surrogateescape")  # as Python read the name of a file
+    except UnicodeEncodeError:
+        data = character.encode("utf-8", "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def name_of(record: Record) -> str:

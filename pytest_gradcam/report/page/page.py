@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -77,8 +78,12 @@ def write_page(
     for name in (PAGE, RESULTS):
         _refuse_others(folder / name)
     make_ignored(folder)
-    write_whole(folder / RESULTS, results(records, about))
     write_whole(folder / PAGE, page)
+    try:
+        write_whole(folder / RESULTS, results(records, about))
+    except BaseException:
+        (folder / RESULTS).unlink(missing_ok=True)  # that of an earlier run would contradict the page
+        raise
     return folder / PAGE
 
 
@@ -164,11 +169,12 @@ def _refuse_others(path: Path) -> None:
     Raises:
         FileExistsError: what stands there is not ours.
     """
-    try:
+    if not os.path.lexists(path):
+        return
+    head = b""
+    if path.is_file():  # opening a pipe would wait for its other end
         with path.open("rb") as file:
             head = file.read(4096)
-    except FileNotFoundError:
-        return
     if path.is_symlink() or _OURS[path.name] not in head:
         raise FileExistsError(
             None, "what stands there was not written by pytest-gradcam: name another folder", str(path)
