@@ -66,7 +66,7 @@ def records() -> list[dict[str, Any]]:
     ]
 
 
-ALL = ["test_reads[a.b]", "test_reads[tabby]", "test_reads", "test_reads[cup]", "test_reads[cat]"]
+ALL = ["test_reads[a.b]@ears", "test_reads[tabby]", "test_reads", "test_reads[cup]", "test_reads[cat]"]
 ALL += ["test_suite", "test_known", "test_fine[one]", "test_fine[two]"]
 
 
@@ -225,7 +225,7 @@ class TestFinding:
         opened.choose("#sort", "name")
         assert opened.shown == [
             *("test_fine[one]", "test_fine[two]", "test_known", "test_reads[cat]", "test_reads[cup]", "test_suite"),
-            *("test_reads[a.b]", "test_reads[tabby]", "test_reads"),
+            *("test_reads[a.b]@ears", "test_reads[tabby]", "test_reads"),
         ]
         opened.choose("#sort", "value")
         assert opened.shown[:4] == ["test_reads[cup]", "test_known", "test_reads[cat]", "test_suite"]
@@ -462,7 +462,7 @@ class TestApproving:
 
     def test_from_the_page_to_the_baselines(self, opened: Chrome, downloads: Path, root: Path) -> None:
         """Approve by mouse, reject by key, save, and let the real command carry it out."""
-        opened.run("arguments[0].open = true", card(opened, "test_reads[a.b]"))
+        opened.run("arguments[0].open = true", card(opened, "test_reads[a.b]@ears"))
         opened.one(".card[open] .approve").click()
         assert opened.one(".card[open] .approve").get_attribute("aria-pressed") == "true"
         opened.type("j", "r")

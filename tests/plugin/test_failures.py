@@ -43,7 +43,7 @@ class TestMessage:
     def test_the_traceback_shows_the_users_test_and_none_of_our_frames(self, project: pytest.Pytester) -> None:
         shown = text(project.runpytest("--tb=long"))
         assert "test_demo.py:11: " in shown
-        for ours in ("assertions.py", "plugin.py", "_judge", "report/"):
+        for ours in ("assertions.py", "plugin.py", "_judge", "pytest_gradcam/report"):
             assert ours not in shown.replace(OVERLAY, "")
 
     @pytest.mark.parametrize("style", STYLES)
@@ -172,7 +172,7 @@ class TestElsewhere:
         assert RAMP not in shown
         assert "attention: 2 judged, 1 failed" in shown
         assert "needs 0.15    test_demo.py::test_reads_the_object[cup-017]" in shown
-        assert "overlays: gradcam-report" in shown
+        assert "report: gradcam-report/index.html" in shown
         assert Path(OVERLAY).exists()
         written = Path("report.xml").read_text(encoding="utf-8")
         assert RAMP in written
@@ -206,7 +206,7 @@ class TestOverlays:
         monkeypatch.chdir(project.path / "sub")
         shown = text(project.runpytest(".."))
         assert "overlay ../build/attention/test_demo.py/test_reads_the_object[cup-017].png" in shown
-        assert "overlays: ../build/attention" in shown
+        assert "report: ../build/attention/index.html" in shown
         assert (project.path / "build/attention/test_demo.py/test_reads_the_object[cup-017].png").exists()
 
     def test_what_an_earlier_run_drew_of_a_test_is_gone_when_it_passes(self, project: pytest.Pytester) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pytest_gradcam.files import write_whole
 from pytest_gradcam.report.page import page as pages
 from pytest_gradcam.report.page.cards import anchors, card_of, command
 from pytest_gradcam.report.page.page import page_of, write_page
@@ -67,14 +68,14 @@ class TestWriting:
 
     def test_leaves_no_results_that_contradict_the_page(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_page(tmp_path, [record()], title="first", about={})
-        real = pages.write_whole
+        real = write_whole
 
         def fails(path: Path, data: bytes) -> None:
             if path.name == "results.json":
                 raise OSError(28, "No space left on device")
             real(path, data)
 
-        monkeypatch.setattr(pages, "write_whole", fails)
+        monkeypatch.setattr("pytest_gradcam.report.page.page.write_whole", fails)
         with pytest.raises(OSError, match="No space left"):
             write_page(tmp_path, [record()], title="second", about={})
         assert "<h1>second</h1>" in (tmp_path / "index.html").read_text("utf-8")
