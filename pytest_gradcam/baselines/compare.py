@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pytest_gradcam.baselines.baseline import Baseline
 from pytest_gradcam.baselines.glance import is_same
 from pytest_gradcam.errors import SettingsError
-from pytest_gradcam.metrics import TIE, pearson, wasserstein
+from pytest_gradcam.metrics import TIE, area_average, pearson, wasserstein
 from pytest_gradcam.metrics.bounds import wasserstein_at_least, wasserstein_at_most
 from pytest_gradcam.metrics.similarity import EXACT
 from pytest_gradcam.settings import choices
@@ -191,11 +191,14 @@ def _correlation(before: npt.NDArray[np.float32], now: npt.NDArray[np.float32]) 
 def _shift(before: npt.NDArray[np.float32], now: npt.NDArray[np.float32], wanted: Limits) -> tuple[float, float]:
     """How far the mass moved and how far it may, in cells; bounds of both where they tell, which cost a hundredth."""
     even = np.ones_like(before)
-    if max(before.shape) > EXACT:  # there the distance is that of averaged maps, which these do not bound
-        allowed = wanted.share * wasserstein(before, even) if wanted.shift is None else wanted.shift
-        return wasserstein(before, now), allowed
-    allowed = wanted.share * wasserstein_at_least(before, even) if wanted.shift is None else wanted.shift
-    bound = wasserstein_at_most(before, now)
+    # Of large maps the distance is that of averaged ones, with ways in cells of their own; so are the bounds.
+    grid = min(before.shape[0], EXACT), min(before.shape[1], EXACT)
+    steps = before.shape[0] / grid[0], before.shape[1] / grid[1]
+    first, second, flat = (area_average(each, grid) for each in (before, now, even))
+    allowed = wanted.shift
+    if allowed is None:
+        allowed = wanted.share * min(steps) * wasserstein_at_least(first, flat)
+    bound = max(steps) * wasserstein_at_most(first, second)
     if bound <= allowed:
         return bound, allowed
     if wanted.shift is None:

@@ -30,7 +30,7 @@ def glance(pixels: Floats) -> Floats:
         pixels: model input, finite, (C, H, W).
     """
     channels, height, width = pixels.shape
-    flat = pixels.reshape(channels, -1)
+    flat = np.ascontiguousarray(pixels).reshape(channels, -1)  # pictures come with their channels last
     largest = np.abs(flat).max(axis=1, keepdims=True)
     scale = np.where(largest > 0, largest, 1).astype(np.float32)  # no sum leaves the range of floats
     scaled = flat / scale

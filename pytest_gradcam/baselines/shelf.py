@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any, Final, Literal, TypeAlias
 
 from pytest_gradcam.baselines import store
@@ -125,10 +125,10 @@ class Slot:
     @property
     def waiting(self) -> Path | None:
         """Path of the file that waits to be approved in its stead; None where the test lies outside of rootdir."""
-        target = PurePosixPath(self.target)
-        if target.is_absolute() or ".." in target.parts or PureWindowsPath(self.target).drive:
+        target = self.target
+        if target.startswith(("../", "/")) or PureWindowsPath(target).drive:  # of Windows, another drive
             return None
-        return self.shelf.received.joinpath(*target.parts)
+        return self.shelf.received / target
 
     def read(self) -> Baseline | None:
         """The baseline; None where there is none. What an earlier run left to be approved is removed.

@@ -314,3 +314,22 @@ class TestFloors:
             assert compared.allowed <= allowed + 1e-6
             outcomes.append(compared.stays)
         assert 30 < sum(outcomes) < len(outcomes) - 30
+
+
+@pytest.mark.parametrize("grid", [(17, 17), (32, 32), (20, 12), (7, 40)])
+@pytest.mark.parametrize("floor", ["same_weights", "retrained"])
+def test_bounds_decide_nothing_that_the_distance_would_not_on_large_grids_too(
+    grid: tuple[int, int], floor: str
+) -> None:
+    """There the distance is that of averaged maps: two neighbouring cells may be no distance apart, or two."""
+    random = np.random.default_rng(3)
+    for trial in range(6):
+        raw = random.random(grid) ** 4
+        other = np.roll(raw, (trial % 2, trial % 3), axis=(0, 1)) if trial else raw + 1e-3 * random.random(grid)
+        before, now = with_raw(baseline(grid=grid), raw), with_raw(baseline(grid=grid), other)
+        wanted = limits(floor)
+        moved = wasserstein(before.cam, now.cam)
+        allowed = wanted.share * wasserstein(before.cam, np.ones(grid))
+        found = compare(before, now, wanted)
+        assert found.stays == (moved <= allowed)
+        assert found.shift >= moved - 1e-9 and found.allowed <= allowed + 1e-9
