@@ -411,13 +411,6 @@ class TestWhatIsWritten:
             compare("--out", "pictures/report")
             assert [image["file"] for image in report("pictures/report")["images"]] == ["a.png"]
 
-    def test_a_report_that_is_no_json_is_written_anew(self, folder: Path) -> None:
-        paint(folder / "a.png", (RED, 1, 1, 255))
-        Path("gradcam-report/compare").mkdir(parents=True)
-        Path("gradcam-report/compare/compare.json").write_text("[1, ")
-        assert compare(b="red") == 0
-        assert report()["schema"] == 1 and report()["passed"] is True
-
 
 class TestWhatIsRefused:
     @pytest.mark.parametrize("text", ["my notes", "{}", "[1]", '{"made_by": "me"}'])

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -218,7 +219,11 @@ def test_interrupted_it_leaves_whole_files(waiting: Project) -> None:
         seen = b""
         while not (b"\n2 of 3" in seen and seen.endswith(PROMPT.encode())):
             seen += os.read(running.stdout.fileno(), 1000)
-        running.send_signal(signal.SIGINT)
+        for _ in range(10):  # a signal that comes just before the process waits for input does not wake it
+            running.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(2.0)
+                break
         out, err = running.communicate()
     assert running.returncode == 130
     assert b"Traceback" not in err
