@@ -205,7 +205,7 @@ def compare_all(root: Path, side: int, count: int, rounds: int) -> None:
             if (before := read(root / FOLDER / name.file)) is not None
         ]
         wanted = limits(case.floor)
-        wall, own, _ = seconds(lambda: [compare(a, b, wanted) for a, b in pairs], rounds)  # noqa: B023
+        wall, own, _ = seconds(lambda: [compare(a, b, wanted) for a, b in pairs], rounds)  # noqa: B023  # called at once
         print(f"| | | of which comparing | {wall:.2f} s | {own:.2f} s | |", flush=True)
     wall, own, _ = seconds(lambda: [read(root / FOLDER / name.file) for name in names], rounds)
     print(f"| {side}×{side} | {count} | reading alone | {wall:.2f} s | {own:.2f} s | |", flush=True)
@@ -221,7 +221,7 @@ def find_unused(root: Path, count: int, rounds: int) -> None:
             folders.setdefault(str(root / FOLDER / name.folder), set()).add(name.test)
         used = {str(root / FOLDER / name.file) for name in left}
         ran = {(str(root / FOLDER / name.folder), name.test) for name in left}
-        wall, own, found = seconds(lambda: find(folders, ran, used), rounds)  # noqa: B023
+        wall, own, found = seconds(lambda: find(folders, ran, used), rounds)  # noqa: B023  # called at once
         print(f"| | {count} | {what} | {wall:.2f} s | {own:.2f} s | {len(found)} found |", flush=True)
 
 

@@ -311,7 +311,7 @@ def warm_up() -> None:
     import pytest_gradcam.baselines.shelf
     import pytest_gradcam.baselines.summary
     import pytest_gradcam.report.records
-    import pytest_gradcam.report.summary  # noqa: F401
+    import pytest_gradcam.report.summary  # noqa: F401  # loaded before the fork, for its children
     from pytest_gradcam.metrics import wasserstein
 
     wasserstein(np.eye(3), np.ones((3, 3)))  # loads scipy

@@ -1,6 +1,6 @@
 """The `gradcam` command: reads the command line and hands over. What a subcommand does lives in its own module.
 
-Only the standard library is imported here, so that `gradcam --help` answers at once.
+Nothing heavy is imported here, so that `gradcam --help` answers at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_gradcam import __version__
-from pytest_gradcam.settings import ENGINES, METHODS
+from pytest_gradcam.settings import ENGINES, FLOORS, METHODS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     diff.add_argument(
         "--floor",
-        choices=("same_weights", "retrained"),
+        choices=FLOORS,
         default="same_weights",
         help="how close two maps must be to count as the same (default: %(default)s)",
     )
@@ -222,7 +222,7 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     compare.add_argument(
         "--floor",
-        choices=("same_weights", "retrained"),
+        choices=FLOORS,
         default="retrained",
         help="least correlation of the maps: .999 of the same weights, .9 of others (default: %(default)s)",
     )

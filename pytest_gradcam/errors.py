@@ -79,6 +79,14 @@ class ZeroEvidenceWarning(UserWarning):
     """`explain` returned a map that is zero everywhere; an assertion on it raises `ZeroEvidenceError`."""
 
 
+def said_by(error: BaseException) -> str:
+    """What an error says; of ours all of it, of others their kind and their first line."""
+    text = str(error).strip()
+    if isinstance(error, GradcamError):
+        return text
+    return f"{type(error).__name__}: {text.partition(chr(10))[0]}".removesuffix(": ")
+
+
 for _public in list(globals().values()):
     # Where a person imports them from: shorter in every traceback, and the name that documentation uses.
     if isinstance(_public, type) and issubclass(_public, GradcamError | ZeroEvidenceWarning):

@@ -78,7 +78,7 @@ def load_object(name: str) -> Any:
         return reduce(getattr, attribute.split("."), importlib.import_module(module_name))
     except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two of names that are none
         raise ModelError(f"{name!r} cannot be imported: {error}") from error
-    except Exception as error:
+    except Exception as error:  # the user's module runs, and may raise anything
         raise ModelError(f"{name!r} cannot be imported: {_raised(error)}") from error
 
 
@@ -140,7 +140,7 @@ def _of_factory(name: str, *, is_changed: bool) -> nn.Module:
             raise ModelTypeError(f"{name} is a {type(made).__name__}: it must be a model, or a callable that gives one")
         try:
             model = made()
-        except Exception as error:
+        except Exception as error:  # so may the user's factory
             raise ModelError(f"{name} gave no model when it was called without arguments: {_raised(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelTypeError(f"{name} gives a {type(model).__name__}: it must give a torch.nn.Module")
@@ -240,7 +240,7 @@ def _put(weights: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
     if not said:
         try:
             module.load_state_dict(weights, strict=True)
-        except Exception as error:
+        except Exception as error:  # of torch, or of a loading hook of the user's
             said = [_first_line(error)]
     if said:
         raise ModelError(

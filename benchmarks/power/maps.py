@@ -20,8 +20,8 @@ Raws: TypeAlias = npt.NDArray[np.float64]  # (N, h, w)
 def layers_of(model: nn.Module) -> list[nn.Module]:
     """The layers that a map is read from: the last convolution's output; of a transformer, `norm1` of every block."""
     if hasattr(model, "blocks"):
-        return [block.norm1 for block in model.blocks]  # type: ignore[union-attr]
-    return [model.stages]  # type: ignore[list-item]
+        return [block.norm1 for block in model.blocks]  # type: ignore[union-attr]  # timm: modules as tensors
+    return [model.stages]  # type: ignore[list-item]  # as above
 
 
 def grids(model: nn.Module, images: Tensor, classes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:

@@ -107,15 +107,15 @@ def _with_model(subject: Subject, change: Callable[[nn.Module], None]) -> Subjec
 def _reset(module: nn.Module) -> None:
     for part in module.modules():
         if hasattr(part, "reset_parameters"):
-            part.reset_parameters()  # type: ignore[operator]
+            part.reset_parameters()  # type: ignore[operator]  # each has it: see above
 
 
 def _reset_head(model: nn.Module) -> None:
-    _reset(model.head)  # type: ignore[arg-type]
+    _reset(model.head)  # type: ignore[arg-type]  # a module: timm types it as a tensor too
 
 
 def _reset_last_block(model: nn.Module) -> None:
-    _reset(model.blocks[-1] if hasattr(model, "blocks") else model.stages[9:])  # type: ignore[index,arg-type]
+    _reset(model.blocks[-1] if hasattr(model, "blocks") else model.stages[9:])  # type: ignore[index,arg-type]  # as above
 
 
 def _all_rows_alike(model: nn.Module) -> None:
@@ -167,7 +167,7 @@ def _shifted(raw: Raw) -> Raw:
 
 def _cue_of(trained: str) -> Cue | None:
     cue = trained.partition("-")[0]
-    return cue if cue in ("patch", "watermark") else None  # type: ignore[return-value]
+    return cue if cue in ("patch", "watermark") else None  # type: ignore[return-value]  # two of its literals
 
 
 def _shortcut(trained: str) -> Plant:

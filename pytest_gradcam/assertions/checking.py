@@ -242,11 +242,7 @@ def _facts(before: Baseline, now: Baseline, compared: Compared, wanted: Limits) 
         facts.append(("pearson", f"{compared.pearson:.4f}, needs {compared.least:g}"))
     moved = None if compared.passed else movement(before.raw, now.raw)
     if moved is not None:
-        facts.append(
-            ("moved", f"{moved.moved:.0%} of the map's mass, from the {moved.source} to the {moved.target}")
-            if moved.source != moved.target
-            else ("moved", f"{moved.moved:.0%} of the map's mass, inside the {moved.source}")
-        )
+        facts.append(("moved", f"{moved.moved:.0%} of the map's mass, {moved}"))
     facts.append(("floor", f"{wanted.name}: Pearson {wanted.pearson:g}"))
     if before.predicted != now.predicted and now.predicted is not None:
         facts.append(("formerly", f"class {before.predicted} was predicted"))

@@ -16,7 +16,7 @@ from pytest_gradcam.assertions.maps import differences
 from pytest_gradcam.assertions.same_layers import SecondMap, explain_as
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.comparison.folder import Picture
-from pytest_gradcam.errors import GradcamError, ImageError
+from pytest_gradcam.errors import GradcamError, ImageError, said_by
 from pytest_gradcam.images import Prepared, load
 from pytest_gradcam.metrics.movement import Movement, movement
 
@@ -171,7 +171,7 @@ def _about(side: Side) -> Iterator[None]:
     """Whatever is raised inside says which model it is about."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # of ours, or what the user's model raises
         raise GradcamError(f"{side.title}: {said_by(error)}") from error
 
 
@@ -191,11 +191,3 @@ def _row(first: Side, second: Side, name: str, a: Explanation, found: SecondMap)
     facts = (*differences(a, b), *found.facts(a))
     said = "\n".join(text for fact, text in facts if fact != "prediction")  # which has a column of its own
     return Row(name, "compared", said, alike, apart, movement(*together(a.raw, b.raw)), (a, b))
-
-
-def said_by(error: BaseException) -> str:
-    """What an error says; of ours all of it, of others their kind and their first line."""
-    text = str(error).strip()
-    if isinstance(error, GradcamError):
-        return text
-    return f"{type(error).__name__}: {text.partition(chr(10))[0]}".removesuffix(": ")

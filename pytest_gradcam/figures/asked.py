@@ -20,7 +20,7 @@ from pytest_gradcam.cam.methods import METHODS
 from pytest_gradcam.cam.running import Options, ready
 from pytest_gradcam.cam.scores import classes_of
 from pytest_gradcam.cam.survey import survey
-from pytest_gradcam.errors import GradcamError
+from pytest_gradcam.errors import GradcamError, said_by
 from pytest_gradcam.explanations import explain_prepared
 from pytest_gradcam.images import Prepared
 
@@ -158,11 +158,3 @@ def _tile(model: nn.Module, prepared: Prepared, cls: int, method: str, layer: st
     if explanation.evidence <= 0:
         return Tile(method, layer, explanation, "no evidence: nothing there speaks for the class")
     return Tile(method, layer, explanation)
-
-
-def said_by(error: BaseException) -> str:
-    """What an error says; of ours all of it, of others their kind and their first line."""
-    text = str(error).strip()
-    if isinstance(error, GradcamError):
-        return text
-    return f"{type(error).__name__}: {text.partition(chr(10))[0]}".removesuffix(": ")

@@ -13,7 +13,7 @@ from torch import nn
 
 from pytest_gradcam.cam.heatmap import colourise
 from pytest_gradcam.cam.running import Options
-from pytest_gradcam.errors import GradcamError, SettingsError, TransformError
+from pytest_gradcam.errors import GradcamError, SettingsError, TransformError, said_by
 from pytest_gradcam.explanations import explain_prepared
 from pytest_gradcam.figures.asked import (
     ALL,
@@ -24,7 +24,6 @@ from pytest_gradcam.figures.asked import (
     imagenet_labels,
     layers_of,
     methods_of,
-    said_by,
     tiles,
 )
 from pytest_gradcam.figures.figure import chance_of, side_by_side, told

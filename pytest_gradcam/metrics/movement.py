@@ -37,6 +37,14 @@ class Movement:
     dx: float
     dy: float
 
+    def __str__(self) -> str:
+        """`from the left to the top right`, or `inside the left`."""
+        return (
+            f"inside the {self.source}"
+            if self.source == self.target
+            else f"from the {self.source} to the {self.target}"
+        )
+
 
 def movement(before: Map, after: Map) -> Movement | None:
     """Where the mass of one map is in another; None where one has no mass, or nothing moved but rounding.

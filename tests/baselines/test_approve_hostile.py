@@ -152,7 +152,7 @@ IEND = chunk(b"IEND", b"")
 
 HOSTILE: dict[str, Prepare] = {
     "parent": lying(target="../x"),
-    "parent of a baseline": lying(target="../root/tests/__gradcam__/test_cats/test_reads.safetensors"),
+    "parent of a baseline": lying(target="../users/tests/__gradcam__/test_cats/test_reads.safetensors"),
     "parent inside": lying(target="tests/../tests/__gradcam__/test_cats/test_reads.safetensors"),
     "absolute": lying(target="/tmp/tests/__gradcam__/test_cats/test_reads.safetensors"),
     "of a drive": lying(target="C:/tests/__gradcam__/test_cats/test_reads.safetensors"),
@@ -223,7 +223,7 @@ HOSTILE: dict[str, Prepare] = {
 @pytest.fixture
 def attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Project, Path]]:
     """A project with the baselines of two tests, and a folder outside of it with something precious."""
-    made = project(tmp_path / "root")
+    made = project(tmp_path / "users")
     made.keep(OWN)
     made.keep(OTHER, spot(3, 3))
     outside = tmp_path / "outside"

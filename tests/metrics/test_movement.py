@@ -117,3 +117,8 @@ def test_what_did_not_move_or_has_no_mass_says_nothing() -> None:
 def test_what_is_no_pair_of_maps(before: Floats, after: Floats, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         movement(before, after)
+
+
+def test_it_is_told_in_words() -> None:
+    assert str(Movement("left", "top right", 0.4, 2.0, -3.0)) == "from the left to the top right"
+    assert str(Movement("left", "left", 0.4, 0.1, 0.0)) == "inside the left"

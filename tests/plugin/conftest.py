@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from pytest_gradcam import AttentionError, assert_attention_in_region
-from pytest_gradcam.baselines import orphans, shelf, summary as _summary  # noqa: F401
-from pytest_gradcam.report import records, summary  # noqa: F401
-from tests.plugin.life import Life
+from pytest_gradcam.baselines import orphans, shelf, summary as _summary  # noqa: F401  # loaded once: runs forget what they load
+from pytest_gradcam.report import records, summary  # noqa: F401  # as above
+from tests.plugin.life import IMAGE, Life
 
 PROJECT = '''
 import pytest, torch
@@ -30,13 +30,6 @@ def model():
     return nn.Sequential(nn.AvgPool2d(8), reads, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
 
 
-@pytest.fixture
-def image():
-    """A red square in the bottom left corner, a blue one at the top, 96×96."""
-    x = torch.zeros(3, 96, 96)
-    x[0, 64:96, 0:24] = 1.0
-    x[2, 8:40, 40:72] = 1.0
-    return x
 '''
 
 TESTS = """
@@ -77,7 +70,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, loaded: 
     # Half of the time of a run would go into pytest's search for unraisable exceptions, in all that torch has loaded.
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:unraisableexception -p no:benchmark")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    pytester.makeconftest(PROJECT)
+    pytester.makeconftest(PROJECT + IMAGE)
     pytester.makepyfile(test_demo=TESTS)
     return pytester
 

@@ -13,6 +13,15 @@ import pytest
 
 from pytest_gradcam.cli import main
 
+IMAGE = '''
+@pytest.fixture
+def image():
+    """A red square in the bottom left corner, a blue one at the top, 96×96."""
+    x = torch.zeros(3, 96, 96)
+    x[0, 64:96, 0:24] = 1.0
+    x[2, 8:40, 40:72] = 1.0
+    return x
+'''
 CONFTEST = '''
 import pathlib, random
 import pytest, torch
@@ -33,14 +42,6 @@ def model():
         head.weight.copy_(torch.eye(2))
     return nn.Sequential(nn.AvgPool2d(8), reads, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
 
-
-@pytest.fixture
-def image():
-    """A red square in the bottom left corner, a blue one at the top, 96×96."""
-    x = torch.zeros(3, 96, 96)
-    x[0, 64:96, 0:24] = 1.0
-    x[2, 8:40, 40:72] = 1.0
-    return x
 
 
 def pytest_addoption(parser):
@@ -68,7 +69,7 @@ class Life:
     runs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pytester.makeconftest(CONFTEST)
+        self.pytester.makeconftest(CONFTEST + IMAGE)
         self.model_reads("red")
 
     @property

@@ -138,9 +138,7 @@ def _facts(before: Baseline | None, now: Baseline) -> list[Fact]:
         facts.append(("floor", f"{FLOOR} would let it pass: the test asks for more"))
     moved = movement(before.raw, now.raw) if before.grid == now.grid else None
     if moved is not None:
-        way = f"from the {moved.source} to the {moved.target}"
-        inside = f"inside the {moved.source}"
-        facts.append(("moved", f"{moved.moved:.0%} of the mass, {inside if moved.source == moved.target else way}"))
+        facts.append(("moved", f"{moved.moved:.0%} of the mass, {moved}"))
     return facts
 
 
