@@ -697,13 +697,14 @@ class TestARealRun:
         (tmp_path / "test_reads.py").write_text(CHECK)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
 
-        def run(*arguments: str, reads: str) -> int:
+        def run(*arguments: str, reads: str, ends: str) -> None:
             (tmp_path / "reads.txt").write_text(reads)
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-            return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False).returncode
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            assert done.stdout.splitlines()[-1].startswith(ends), done.stdout
 
-        assert run("--gradcam-update=new", reads="red") == 0
-        assert run(reads="blue") == 1
+        run("--gradcam-update=new", reads="red", ends="1 passed")
+        run(reads="blue", ends="1 failed")
         window.size(1280)
         window.open(tmp_path / "gradcam-report" / "index.html")
         assert window.shown == ["test_reads[a b]"]
@@ -714,4 +715,4 @@ class TestARealRun:
         path = saved(window, downloads)
         approve = [sys.executable, "-c", "from pytest_gradcam.cli import main; raise SystemExit(main())", "approve"]
         subprocess.run([*approve, str(path)], cwd=tmp_path, env=environment, check=True, capture_output=True)
-        assert run(reads="blue") == 0
+        run(reads="blue", ends="1 passed")

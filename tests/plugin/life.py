@@ -22,7 +22,8 @@ def image():
     x[2, 8:40, 40:72] = 1.0
     return x
 '''
-CONFTEST = '''
+CONFTEST = (
+    '''
 import pathlib, random
 import pytest, torch
 from torch import nn
@@ -43,7 +44,6 @@ def model():
     return nn.Sequential(nn.AvgPool2d(8), reads, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
 
 
-
 def pytest_addoption(parser):
     parser.addoption("--shuffle", type=int)
 
@@ -52,6 +52,8 @@ def pytest_collection_modifyitems(config, items):
     if config.getoption("--shuffle") is not None:
         random.Random(config.getoption("--shuffle")).shuffle(items)
 '''
+    + IMAGE
+)
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Life:
     runs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pytester.makeconftest(CONFTEST + IMAGE)
+        self.pytester.makeconftest(CONFTEST)
         self.model_reads("red")
 
     @property
