@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_gradcam import __version__
+from pytest_gradcam.audit import options as audit_command
 from pytest_gradcam.settings import ENGINES, FLOORS, METHODS
 
 
@@ -130,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_compare(commands)
     _add_explain(commands)
+    audit_command.add(commands).set_defaults(run=_audit)
     return parser
 
 
@@ -297,6 +299,13 @@ def _layers(parsed: argparse.Namespace) -> int:
 
 def _explain(parsed: argparse.Namespace) -> int:
     from pytest_gradcam.figures.command import Wanted, run  # imports torch: only this command pays for it
+
+    names = [field.name for field in fields(Wanted)]
+    return run(Wanted(**{name: getattr(parsed, name) for name in names}))
+
+
+def _audit(parsed: argparse.Namespace) -> int:
+    from pytest_gradcam.audit.command import Wanted, run  # imports torch: only this command pays for it
 
     names = [field.name for field in fields(Wanted)]
     return run(Wanted(**{name: getattr(parsed, name) for name in names}))

@@ -77,7 +77,7 @@ def explain(
     prepared = prepare(image, model=model, transform=transform)
     names = checked_labels("labels", labels)
     options = Options(method=method, layer=layer, engine=engine, device=device, labels=names, forward=forward)
-    return _warned(explain_prepared(model, [prepared], [cls], options))[0]
+    return warned(explain_prepared(model, [prepared], [cls], options))[0]
 
 
 def explain_prepared(
@@ -126,10 +126,10 @@ def explain_batch(
         held, looks = prepare_batch(images, model=model)
         explanations = explain_inputs(model, held.tensor, _one_for_each(classes, len(looks)), looks, options)
         held.keep()
-        return _warned(explanations)
+        return warned(explanations)
     each = [prepare(image, model=model, transform=transform) for image in _listed(images)]
     inputs, looks = _prepared_together(each)
-    return _warned(explain_inputs(model, inputs, _one_for_each(classes, len(looks)), looks, options))
+    return warned(explain_inputs(model, inputs, _one_for_each(classes, len(looks)), looks, options))
 
 
 def explain_classes(
@@ -169,7 +169,7 @@ def explain_classes(
     prepared = prepare(image, model=model, transform=transform)
     names = checked_labels("labels", labels)
     options = Options(method=method, layer=layer, engine=engine, device=device, labels=names, forward=forward)
-    return _warned(explain_input_classes(model, prepared.tensor, classes, prepared.look, options))
+    return warned(explain_input_classes(model, prepared.tensor, classes, prepared.look, options))
 
 
 def _listed(images: Tensor | Sequence[object]) -> Iterable[object]:
@@ -201,7 +201,8 @@ def _one_for_each(classes: ClassesLike | ClassLike, count: int) -> list[ClassLik
     return [classes] * count
 
 
-def _warned(explanations: list[Explanation]) -> list[Explanation]:
+def warned(explanations: list[Explanation]) -> list[Explanation]:
+    """The explanations, after a warning of those without evidence, to whoever called the caller."""
     without = [explanation for explanation in explanations if explanation.evidence == 0]
     if without:
         shown = ", ".join("the score" if e.cls is None else f"class {e.cls}" for e in without[:8])

@@ -41,7 +41,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def _write_draft(draft: Path, data: bytes) -> None:
     """The bytes on the disk. The file is locked until it is closed, so that `remove_drafts` can tell it is wanted."""
     with draft.open("xb") as file:
-        _lock(file.fileno())
+        lock_file(file.fileno())
         file.write(data)
         file.flush()
         os.fsync(file.fileno())  # the new name must not reach the disk before the bytes do
@@ -77,7 +77,7 @@ def remove_drafts(folder: Path) -> None:
             # for, as a pipe would have us wait for its other end.
             descriptor = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                if _lock(descriptor):
+                if lock_file(descriptor):
                     os.unlink(entry)
             finally:
                 os.close(descriptor)
@@ -88,7 +88,7 @@ def is_draft(name: str) -> bool:
     return name.startswith(_DRAFT) and name.endswith(_DRAFT_SUFFIX)
 
 
-def _lock(descriptor: int) -> bool:
+def lock_file(descriptor: int) -> bool:
     """Lock an open file for us alone; whether that could be done. A process that ends gives its locks back."""
     if _FCNTL is None:
         return False

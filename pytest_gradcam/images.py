@@ -1,13 +1,12 @@
-"""Images as a user gives them: loaded into upright RGB, made into model input, with what the model saw of them.
+"""Images made into model input, with what the model saw of them.
 
-The transform is chosen and called in `transforms`, and followed in `probes`; this module knows files, PIL, arrays and
-tensors, and carries a region from the image frame into the input frame.
+The transform is chosen and called in `transforms`, and followed in `probes`; pictures are loaded in `pictures`. This
+module knows tensors, and carries a region from the image frame into the input frame.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,26 +15,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from pytest_gradcam.errors import ImageError, ImageTypeError, NonFiniteError, RegionError, TransformError
-from pytest_gradcam.probes import Probe, carry, probe
+from pytest_gradcam.pictures import load, shown
+from pytest_gradcam.probes import Probe, carry, carry_trusted, probe
 from pytest_gradcam.regions import Region
-from pytest_gradcam.transforms import Transform, declared_config, declared_transform, model_input, name
+from pytest_gradcam.transforms import Transform, call, declared_config, declared_transform, model_input, name
 
-_KINDS = (
-    "an image is a path, a PIL.Image, a uint8 array (H, W, 3) or (H, W), or a float tensor (C, H, W) that already is "
-    "model input"
-)
 _LEAST_CARRIED = 0.5  # pixels of the input frame
 _DECLARED_SLACK = 0.05  # how far un-normalised values may leave [0, 1], as resizing in floats overshoots
-
-_EIGHT_BITS = "scale it to 0..255 yourself and pass a uint8 array"
-_UNSERVED_MODES = {
-    "I": f"32-bit integers: {_EIGHT_BITS}",
-    "F": f"floats: {_EIGHT_BITS}",
-    "LAB": "L*a*b* colours: convert it to RGB with PIL.ImageCms",
-}
 
 
 Look: TypeAlias = Callable[[], npt.NDArray[np.uint8]]
@@ -83,7 +72,7 @@ def prepare(image: object, *, model: object = None, transform: Transform | None 
     """
     if transform is not None and not callable(transform):
         raise TransformError(
-            f"the transform is {_shown(transform)}: it must be a callable from a PIL image to a tensor, or None for "
+            f"the transform is {shown(transform)}: it must be a callable from a PIL image to a tensor, or None for "
             "the one that the model declares"
         )
     if isinstance(image, torch.Tensor):
@@ -104,8 +93,7 @@ def prepare(image: object, *, model: object = None, transform: Transform | None 
         between = probe(chosen, height, width)
     except Exception:  # a map needs no probe; `carry_region`, which does, tries again and lets the error out
         return Prepared(tensor[None], partial(_seen_of_tensor, tensor, None), (height, width), chosen, rgb)
-    shown = between.quotient(tensor.cpu().double().numpy()) if between.black.shape == tensor.shape else None
-    look = partial(_seen_of_tensor, tensor, None) if shown is None else partial(np.asarray, _rgb(shown))
+    look = partial(np.asarray, _seen_through(tensor, between))
     return Prepared(tensor[None], look, (height, width), chosen, rgb, between)
 
 
@@ -145,12 +133,29 @@ def prepare_batch(images: torch.Tensor, *, model: object = None) -> tuple[Held, 
     return held, [partial(_seen_of_held, held, index, config) for index in range(len(images))]
 
 
-def carry_region(region: Region, prepared: Prepared) -> npt.NDArray[np.float32]:
+def prepare_trusting(rgb: npt.NDArray[np.uint8], transform: Transform, between: Probe | None) -> Prepared:
+    """What `prepare` gives, for one of many pictures: the transform is called once, and not seen to be random.
+
+    Args:
+        rgb: uint8 (H, W, 3), as `load` gives it.
+        transform: one that `prepare` did not refuse on other pictures.
+        between: its probe for pictures of this size, where it is at hand.
+
+    Raises:
+        TransformError: the transform gives no finite float tensor, or draws from a global random generator.
+    """
+    tensor = call(transform, Image.fromarray(rgb))
+    look = partial(_seen_of_tensor, tensor, None) if between is None else partial(_seen_through, tensor, between)
+    return Prepared(tensor[None], look, (rgb.shape[0], rgb.shape[1]), transform, rgb, between)
+
+
+def carry_region(region: Region, prepared: Prepared, *, trusting: bool = False) -> npt.NDArray[np.float32]:
     """The region in the input frame, float32 (H, W) in [0, 1]: the share of each pixel that it covers.
 
     Args:
         region: in pixels of the image frame.
         prepared: what `prepare` made of the image.
+        trusting: whether the transform was seen on other pictures to put pixels where this function looks for them.
 
     Raises:
         RegionError: the region does not fit the image, or the transform crops it away.
@@ -161,127 +166,35 @@ def carry_region(region: Region, prepared: Prepared) -> npt.NDArray[np.float32]:
     if prepared.transform is None:
         return coverage
     assert prepared.picture is not None  # `prepare` keeps it beside a transform: without it nothing could be carried
-    answer = prepared.tensor[0].cpu().double().numpy()
-    carried = carry(prepared.transform, coverage, prepared.picture, answer, prepared.probe)
+    if trusting and prepared.probe is not None:
+        carried = carry_trusted(prepared.transform, coverage, prepared.probe)
+    else:
+        answer = prepared.tensor[0].cpu().double().numpy()
+        carried = carry(prepared.transform, coverage, prepared.picture, answer, prepared.probe)
+    refuse_lost(region, carried, prepared)
+    return carried
+
+
+def refuse_lost(region: Region, carried: npt.NDArray[np.float32], prepared: Prepared) -> None:
+    """Refuse a region of which the model sees next to nothing.
+
+    Args:
+        region: in pixels of the image frame.
+        carried: float32 (H, W) in [0, 1], what is left of it in the input frame.
+        prepared: the image.
+
+    Raises:
+        RegionError: less than half a pixel is left.
+    """
     left = float(carried.sum())
     if left < _LEAST_CARRIED:
+        height, width = prepared.frame
         rows, columns = carried.shape
         raise RegionError(
             f"{region} is cropped away: the transform {name(prepared.transform)} leaves {left:.2g} pixels of it in the "
             f"{columns}×{rows} that the model sees of the {width}×{height} image. Use a region that the model sees, or "
             "a transform that does not crop it away or shrink it to nothing"
         )
-    return carried
-
-
-def load(image: object) -> npt.NDArray[np.uint8]:
-    """A picture as uint8 (H, W, 3) RGB, upright by its EXIF orientation.
-
-    Args:
-        image: path, `PIL.Image`, or uint8 array (H, W, 3) or (H, W). Of an animation, the current frame.
-
-    Raises:
-        ImageError: unreadable, empty, transparent, or of a mode, shape or dtype that is not served.
-        ImageTypeError: of another type.
-    """
-    if isinstance(image, (str, os.PathLike)):
-        return _from_file(os.fsdecode(image))
-    if isinstance(image, Image.Image):
-        return _from_pil(image, _called(image))
-    if isinstance(image, np.ndarray):
-        return _from_array(image)
-    hint = ""
-    if isinstance(image, (list, tuple)):
-        hint = "; many images go to explain_batch"
-    elif isinstance(image, (bytes, bytearray)):
-        hint = "; the bytes of a file are opened with PIL.Image.open(io.BytesIO(data))"
-    raise ImageTypeError(f"{_shown(image)} is no image: {_KINDS}{hint}")
-
-
-def _from_file(path: str) -> npt.NDArray[np.uint8]:
-    if os.path.isdir(path):
-        raise ImageError(f"the image {path!r} is a directory: pass the path of one picture in it")
-    if not os.path.exists(path):
-        where = "" if os.path.isabs(path) else f" in {os.getcwd()}"
-        raise ImageError(f"there is no file {path!r}{where}: pass the path of a picture, absolute or from there")
-    try:
-        picture = Image.open(path)
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"the image {path!r} is in no format that PIL can read: pass a PNG, JPEG or the like"
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(_bomb(f"the image {path!r}", error)) from None
-    except Exception as error:  # only PIL is at work here, and broken files make it raise a dozen kinds
-        raise ImageError(
-            f"the image {path!r} cannot be opened: {error}. Is it a whole and readable picture?"
-        ) from error
-    with picture:
-        return _from_pil(picture, f"the image {path!r}")
-
-
-def _from_pil(picture: Image.Image, shown: str) -> npt.NDArray[np.uint8]:
-    if 0 in picture.size:
-        raise ImageError(f"{shown} is {picture.width} wide and {picture.height} high: pass one that has pixels")
-    mode = picture.mode
-    unserved = f"16-bit grey: {_EIGHT_BITS}" if mode.startswith("I;16") else _UNSERVED_MODES.get(mode)
-    if unserved is not None:
-        raise ImageError(f"{shown} has mode {mode}, {unserved}")
-    try:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.has_transparency_data:
-            if upright.mode == "La":  # the one such mode that PIL does not turn into RGBA in one step
-                upright = upright.convert("LA")
-            upright = upright.convert("RGBA")
-            faintest = upright.getchannel("A").getextrema()[0]
-        else:
-            faintest = 255
-        rgb = np.array(upright.convert("RGB"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(_bomb(shown, error)) from None
-    except Exception as error:  # only PIL is at work here, and broken files make it raise a dozen kinds
-        raise ImageError(f"{shown} cannot be decoded: {error}. Is it whole, and still open?") from error
-    if faintest != 255:
-        raise ImageError(
-            f"{shown} has transparency (mode {mode}, alpha down to {faintest} of 255), and a model sees none: flatten "
-            "it onto a background, for example with Image.alpha_composite, and pass the RGB picture"
-        )
-    return rgb
-
-
-def _from_array(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    seen = f"an array of shape {array.shape} and dtype {array.dtype}"
-    if array.size == 0:
-        raise ImageError(f"{seen} has no pixels: {_KINDS}")
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
-        raise ImageError(f"{seen} is no image: arrays are uint8 (H, W, 3) or (H, W); {_shape_mend(array)}")
-    if array.dtype != np.uint8:
-        raise ImageTypeError(f"{seen} is no image: arrays are uint8 (H, W, 3) or (H, W); {_dtype_mend(array)}")
-    plane = np.asarray(array, dtype=np.uint8)
-    return np.repeat(plane[..., None], 3, axis=2) if plane.ndim == 2 else np.array(plane, order="C")
-
-
-def _shape_mend(array: npt.NDArray[np.generic]) -> str:
-    if array.ndim == 3 and array.shape[2] == 1:
-        return "pass image[..., 0]"
-    if array.ndim == 3 and array.shape[2] == 4:
-        return "flatten its alpha channel onto a background, or pass image[..., :3] if that is opaque"
-    if array.ndim == 3 and array.shape[0] in (1, 3):
-        return "pass image.transpose(1, 2, 0)" if array.shape[0] == 3 else "pass image[0]"
-    return "pass one picture, image[0]; many go to explain_batch" if array.ndim == 4 else "pass one picture"
-
-
-def _dtype_mend(array: npt.NDArray[np.generic]) -> str:
-    if array.dtype.kind == "f":
-        return (
-            "pass (image * 255).round().astype(np.uint8) if it is in 0..1, or torch.from_numpy of a (C, H, W) array if "
-            "it is model input"
-        )
-    if array.dtype == bool:
-        return "pass image.astype(np.uint8) * 255"
-    if array.dtype == np.uint16:
-        return "pass (image // 257).astype(np.uint8) if it uses all 16 bits"
-    return "pass image.astype(np.uint8) if it is in 0..255"
 
 
 def _model_input(image: torch.Tensor) -> torch.Tensor:
@@ -345,6 +258,13 @@ def _seen_of_tensor(tensor: torch.Tensor, config: Mapping[str, Any] | None) -> n
     return _rgb(values)
 
 
+def _seen_through(tensor: torch.Tensor, between: Probe) -> npt.NDArray[np.uint8]:
+    """What a model input (C, H, W) shows of the picture, between what black and white became."""
+    if between.black.shape != tensor.shape:
+        return _seen_of_tensor(tensor, None)
+    return _rgb(between.quotient(tensor.cpu().double().numpy()))
+
+
 def _seen_of_held(held: Held, index: int, config: Mapping[str, Any] | None) -> npt.NDArray[np.uint8]:
     return _seen_of_tensor(held.tensor[index], config)
 
@@ -353,18 +273,3 @@ def _rgb(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Values (C, H, W) in [0, 1] as a picture (H, W, 3): three channels as they are, else their mean as grey."""
     planes = values if len(values) == 3 else np.repeat(values.mean(axis=0, keepdims=True), 3, axis=0)
     return np.ascontiguousarray(np.rint(np.clip(planes, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(1, 2, 0))
-
-
-def _bomb(shown: str, error: Exception) -> str:
-    reason = str(error).rstrip(".")
-    return f"{shown} is too large to be opened safely: {reason}. If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
-
-
-def _called(picture: Image.Image) -> str:
-    file = getattr(picture, "filename", "")
-    return f"the PIL image {file!r}" if file else f"the PIL image of {picture.width}×{picture.height} pixels"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else f'{text[:57]}…'} of type {type(value).__name__}"

@@ -62,6 +62,7 @@ class Settings:
         labels: the model's class names, in class order, so that a class may be asked for by name.
         transform: callable picture → model input tensor; None: what the model declares.
         forward: callable (model, inputs) → output, how the model is called; None: `model(inputs)`.
+        cache: whether the tests of a session share the work on one model and image.
 
     Raises:
         SettingsError: a value that is not served; the message names it and the ones that are.
@@ -84,6 +85,7 @@ class Settings:
     labels: tuple[str, ...] | None = None
     transform: Callable[..., Any] | None = None
     forward: Callable[..., Any] | None = None
+    cache: bool = True
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -300,6 +302,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "labels": checked_labels,
     "transform": _callable("picture → tensor"),
     "forward": _callable("(model, inputs) → output"),
+    "cache": _yes_or_no,
 }
 NAMES: Final = tuple(field.name for field in fields(Settings))
 # Those that no text can say: not for an ini file.

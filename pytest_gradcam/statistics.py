@@ -149,6 +149,48 @@ def decide(interval: Interval, threshold: float, at_most: bool = False) -> Decis
     return "failed" if high < wanted else "inconclusive"
 
 
+def rate_p(successes: int, n: int, rate: float) -> tuple[float, float]:
+    """How likely counts as low, and as high, as this one are at a true rate: exact binomial tails.
+
+    `clopper_pearson` inverts them: its upper bound is below the rate where the first is below 1 - confidence, its
+    lower bound is at it or above where the second is.
+
+    Args:
+        successes: images that hit, 0 to n.
+        n: images, 1 or more.
+        rate: true rate, in [0, 1].
+
+    Raises:
+        ValueError: counts or rate out of range.
+    """
+    _check_counts(successes, n)
+    if not 0 <= rate <= 1:
+        raise ValueError(f"the rate is {rate}: give one from 0 to 1")
+    return float(special.bdtr(successes, n, rate)), float(special.bdtrc(successes - 1, n, rate)) if successes else 1.0
+
+
+def holm(p_values: Numbers) -> npt.NDArray[np.float64]:
+    """p-values of several questions, adjusted so that one of all is wrong as rarely as one alone would be (Holm, 1979).
+
+    Whatever the questions have to do with each other: the chance that any adjusted value of a true null hypothesis is
+    at or below a level is at most that level.
+
+    Args:
+        p_values: (n,), each in [0, 1]; of no questions, none.
+
+    Raises:
+        ValueError: values that are no probabilities.
+    """
+    found = np.asarray(p_values, np.float64)
+    if found.ndim != 1 or not ((found >= 0) & (found <= 1)).all():  # also NaN
+        raise ValueError("the p-values are not all in [0, 1], in a row")
+    order = np.argsort(found, kind="stable")
+    steps = np.minimum(found[order] * (found.size - np.arange(found.size)), 1.0)
+    adjusted = np.empty_like(found)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted
+
+
 def permutation_p(value: float, null_values: Numbers) -> float:
     """How often chance does as well: `(1 + #{null ≥ value}) / (1 + n)`, never 0 (Phipson & Smyth, 2010).
 

@@ -208,30 +208,36 @@ def call(transform: Transform, picture: Image.Image) -> torch.Tensor:
 
 
 def _checked(output: object, transform: Transform) -> torch.Tensor:
-    gave = f"the transform {name(transform)} gave"
     wanted = "one picture must become a float tensor (C, H, W) or (1, C, H, W)"
     if not isinstance(output, torch.Tensor):
+        gave = f"the transform {name(transform)} gave"
         hint = ""
         if isinstance(output, (Image.Image, np.ndarray)):
             hint = "; end it with torchvision's ToTensor(), or v2.ToImage() and v2.ToDtype(torch.float32, scale=True)"
         elif isinstance(output, Mapping):
             hint = f"; take the tensor from it, one of {', '.join(map(repr, output))}"
         raise TransformError(f"{gave} {_kind(output)}: {wanted}{hint}")
-    shown = f"{gave} a tensor of shape {tuple(output.shape)} and dtype {str(output.dtype).removeprefix('torch.')}"
     if not output.is_floating_point():
-        raise TransformError(f"{shown}: {wanted}; v2.ToDtype(torch.float32, scale=True) makes bytes into floats")
+        raise TransformError(
+            f"{_gave(output, transform)}: {wanted}; v2.ToDtype(torch.float32, scale=True) makes bytes into floats"
+        )
     if output.ndim not in (3, 4) or (output.ndim == 4 and output.shape[0] != 1) or output.numel() == 0:
-        raise TransformError(f"{shown}: {wanted}")
+        raise TransformError(f"{_gave(output, transform)}: {wanted}")
     with torch.inference_mode(False):  # a clone made here can be differentiated through, wherever we were called
         tensor = output.detach().as_subclass(torch.Tensor).clone()
     tensor = tensor[0] if tensor.ndim == 4 else tensor
     finite = torch.isfinite(tensor)
     if not finite.all():
         raise TransformError(
-            f"{shown}, of which {int((~finite).sum())} values are not finite: {wanted} without NaN or infinity; a "
-            "division by the standard deviation of an even picture is the usual cause"
+            f"{_gave(output, transform)}, of which {int((~finite).sum())} values are not finite: {wanted} without NaN "
+            "or infinity; a division by the standard deviation of an even picture is the usual cause"
         )
     return tensor
+
+
+def _gave(output: torch.Tensor, transform: Transform) -> str:
+    dtype = str(output.dtype).removeprefix("torch.")
+    return f"the transform {name(transform)} gave a tensor of shape {tuple(output.shape)} and dtype {dtype}"
 
 
 def name(transform: object) -> str:

@@ -57,6 +57,13 @@ def validation_set():
     return [p.image for p in pictures], [p.box for p in pictures], [p.cls for p in pictures]
 
 @pytest.fixture
+def data_set():
+    from my_project import to_input
+    from pytest_gradcam.demo.pictures import held_out
+    from PIL import Image
+    return [(to_input(Image.fromarray(p.image)), {"boxes": [p.box], "labels": [p.cls]}) for p in held_out(100)]
+
+@pytest.fixture
 def torchvision_model():
     from torchvision.models import resnet18
     return resnet18(num_classes=2)

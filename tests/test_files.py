@@ -100,7 +100,7 @@ class TestAFailureAtEveryStep:
         if step in ("fsync", "replace"):
             monkeypatch.setattr(os, step, raises(error))
         elif step == "lock":
-            monkeypatch.setattr(files, "_lock", raises(error))
+            monkeypatch.setattr(files, "lock_file", raises(error))
         elif step == "open":
             monkeypatch.setattr(Path, "open", raises(error))
         else:
@@ -305,8 +305,8 @@ class TestDrafts:
         self, path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         taken: list[str] = []
-        step = "_lock" if "locked" in moment else "replace"
-        module: Any = files if step == "_lock" else os
+        step = "lock_file" if "locked" in moment else "replace"
+        module: Any = files if step == "lock_file" else os
         original = getattr(module, step)
 
         def after_cleaning(*args: Any) -> Any:

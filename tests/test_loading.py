@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from torchvision import transforms as T
 
 from pytest_gradcam.errors import ImageError, ImageTypeError
-from pytest_gradcam.images import carry_region, load, prepare
+from pytest_gradcam.images import carry_region, prepare
+from pytest_gradcam.pictures import load
 from pytest_gradcam.regions import Region
 
 KINDS = (
@@ -190,6 +191,24 @@ class TestUnreadableFiles:
             f"the image {str(path)!r} is too large to be opened safely: Image size (54 pixels) exceeds limit"
         )
         assert message.endswith("attack. If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS")
+
+    @pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")  # as outside of tests
+    def test_a_bomb_of_which_pil_only_warns_is_not_decoded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "bomb.png"
+        Image.fromarray(smooth(6, 9)).save(path)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+        monkeypatch.setattr(ImageFile.ImageFile, "load", pytest.fail)
+        with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ImageError, match="too large to be opened"):
+            load(path)
+        with pytest.warns(Image.DecompressionBombWarning), Image.open(path) as picture:
+            with pytest.raises(ImageError, match=r"opened safely: Image size \(54 pixels\) exceeds limit"):
+                load(picture)
+
+    def test_a_large_picture_that_is_no_file_is_no_bomb(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+        assert (load(Image.fromarray(smooth(6, 9))) == smooth(6, 9)).all()
 
     def test_a_pil_image_whose_file_was_closed(self, tmp_path: Path) -> None:
         path = tmp_path / "cat.png"

@@ -121,7 +121,7 @@ FLOORS = [
     ["errors", "files", ""],
     ["cam"],
     [
-        *("metrics", "statistics", "regions", "rasters", "shapes", "images", "transforms", "probes"),
+        *("metrics", "statistics", "regions", "rasters", "shapes", "images", "pictures", "transforms", "probes"),
         *("verdicts", "settings", "small_models", "strategies"),
     ],
     ["explanations"],

@@ -92,7 +92,7 @@ class TestWith:
         assert str(caught.value) == (
             "unknown setting 'treshold': known are method, engine, device, layer, metric, threshold, "
             "outside_threshold, judge_by, pass_rate, confidence, inconclusive, floor, previews, output_dir, labels, "
-            "transform, forward; did you mean 'threshold'?"
+            "transform, forward, cache; did you mean 'threshold'?"
         )
 
     def test_settings_cannot_be_changed_in_place(self) -> None:

@@ -19,7 +19,9 @@ from pytest_gradcam.statistics import (
     Interval,
     clopper_pearson,
     decide,
+    holm,
     permutation_p,
+    rate_p,
     skewed_interval,
     t_interval,
     wilson,
@@ -377,6 +379,54 @@ class TestCoverageOfRates:
             seen = sum(decide(clopper_pearson(k, n), threshold) == decision for k in hits) / 2000
             assert seen <= 0.05 + 0.01
             assert seen == pytest.approx(decided(clopper_pearson, n, 0.8, threshold, decision), abs=0.015)
+
+
+class TestRateP:
+    @pytest.mark.parametrize(("k", "n"), COUNTS)
+    @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+    def test_are_the_tails_of_the_binomial(self, k: int, n: int, rate: float) -> None:
+        below, above = rate_p(k, n, rate)
+        assert below == pytest.approx(stats.binomtest(k, n, rate, "less").pvalue)
+        assert above == pytest.approx(stats.binomtest(k, n, rate, "greater").pvalue)
+
+    @given(st.integers(1, 60), st.data())
+    def test_decide_as_the_interval_does(self, n: int, data: st.DataObject) -> None:
+        k, rate = data.draw(st.integers(0, n)), data.draw(st.sampled_from([0.3, 0.8, 0.9]))
+        below, above = rate_p(k, n, rate)
+        decided_by = "passed" if above <= 0.05 else "failed" if below < 0.05 else "inconclusive"
+        assert decided_by == decide(clopper_pearson(k, n), rate)
+
+    @pytest.mark.parametrize("rate", [-0.1, 1.1, math.nan])
+    def test_of_no_rate_are_refused(self, rate: float) -> None:
+        with pytest.raises(ValueError, match=r"^the rate is .*: give one from 0 to 1$"):
+            rate_p(1, 2, rate)
+
+
+class TestHolm:
+    def test_as_in_a_worked_example(self) -> None:
+        """.01 · 4, .02 · 3, then .03 · 2 and .04 · 1, each no less than the one before."""
+        assert holm([0.04, 0.01, 0.03, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
+
+    @given(st.lists(st.floats(0, 1), max_size=30))
+    def test_against_the_procedure_step_by_step(self, values: list[float]) -> None:
+        """Holm's own words: reject the smallest while it is at most level / questions left, then stop."""
+        for level in (0.05, 0.2, 0.5):
+            order = sorted(range(len(values)), key=lambda i: values[i])
+            rejected = set()
+            for step, i in enumerate(order):
+                if values[i] * (len(values) - step) > level:
+                    break
+                rejected.add(i)
+            assert {i for i, adjusted in enumerate(holm(values)) if adjusted <= level} == rejected
+
+    def test_of_one_is_itself_and_of_none_nothing(self) -> None:
+        assert holm([0.3]).tolist() == [0.3]
+        assert holm([]).tolist() == []
+
+    @pytest.mark.parametrize("values", [[1.1], [-0.1], [math.nan], [[0.1]]])
+    def test_of_no_probabilities_is_refused(self, values: Any) -> None:
+        with pytest.raises(ValueError, match=r"^the p-values are not all in \[0, 1\]"):
+            holm(values)
 
 
 def test_the_module_knows_nothing_of_torch_or_pytest() -> None:

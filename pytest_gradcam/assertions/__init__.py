@@ -14,16 +14,19 @@ from pytest_gradcam.assertions.functions import (
     assert_attention_outside_region,
     assert_attention_stable,
     assert_classes_differ,
+    assert_dataset_attention,
     assert_explanation_depends_on_weights,
     assert_explanation_faithful,
     assert_prediction_ignores,
     assert_prediction_needs,
     assert_same_attention,
 )
-from pytest_gradcam.assertions.gradcam import AssertKeywords, Gradcam, SuiteKeywords
+from pytest_gradcam.assertions.gradcam import Gradcam
+from pytest_gradcam.assertions.keywords import AssertKeywords, DatasetKeywords, SuiteKeywords
 
 __all__ = [
     "AssertKeywords",
+    "DatasetKeywords",
     "Gradcam",
     "SuiteKeywords",
     "assert_attention_equivariant",
@@ -32,6 +35,7 @@ __all__ = [
     "assert_attention_outside_region",
     "assert_attention_stable",
     "assert_classes_differ",
+    "assert_dataset_attention",
     "assert_explanation_depends_on_weights",
     "assert_explanation_faithful",
     "assert_prediction_ignores",

@@ -9,17 +9,20 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from pytest_gradcam import explanations
+from pytest_gradcam.assertions.sharing import Mask, Shared
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.running import ModelLike, Options
 from pytest_gradcam.cam.scores import ClassLike
 from pytest_gradcam.errors import ClassError, GradcamError, ImageError
-from pytest_gradcam.images import Prepared, prepare
+from pytest_gradcam.images import Prepared, carry_region, prepare
+from pytest_gradcam.regions import Region
 from pytest_gradcam.report.terminal import failure_text
 from pytest_gradcam.settings import Settings
 from pytest_gradcam.verdicts import (
@@ -40,11 +43,19 @@ Images: TypeAlias = Sequence[object]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asking:
-    """One assertion being asked: its name, the settings that hold for it, and who is told of the verdict."""
+    """One assertion being asked.
+
+    Attributes:
+        assertion: its name.
+        settings: those that hold for it.
+        record: who is told of the verdict.
+        cache: what is shared with the other tests of the session; None where nothing is.
+    """
 
     assertion: str
     settings: Settings
     record: Record | None = None
+    cache: Shared | None = None
 
     @property
     def options(self) -> Options:
@@ -61,7 +72,13 @@ class Asking:
 
     def prepare(self, model: object, image: object) -> Prepared:
         """One image made ready for the model."""
+        if self.cache is not None:
+            return self.cache.prepare(model, image, self.settings.transform)
         return prepare(image, model=model, transform=self.settings.transform)
+
+    def carry(self, region: Region, prepared: Prepared) -> Mask:
+        """A region in the input frame."""
+        return carry_region(region, prepared) if self.cache is None else self.cache.carry(region, prepared)
 
     def explain(
         self,
@@ -83,11 +100,34 @@ class Asking:
         found: dict[int, Explanation] = {}
         for chunk in _chunks(prepared):
             with naming(chunk[0] if len(chunk) == 1 and len(prepared) > 1 else None):
-                made = explanations.explain_prepared(
-                    model, [prepared[i] for i in chunk], [classes[i] for i in chunk], options
-                )
+                asked = model, [prepared[i] for i in chunk], [classes[i] for i in chunk], options
+                compute = partial(explanations.explain_prepared, *asked)
+                made = compute() if self.cache is None else self.cache.explain(*asked, compute)
             found.update(zip(chunk, made, strict=True))
         return [found[i] for i in range(len(prepared))]
+
+    def explain_ahead(self, model: ModelLike, images: Sequence[object], classes: Sequence[ClassLike]) -> None:
+        """Compute maps in batches for tests that will each ask for one; nothing where nothing is shared.
+
+        Args:
+            model: as for `explain`.
+            images: of any kind and size.
+            classes: one for each.
+        """
+        if self.cache is None:
+            return
+        prepared = []
+        for i, image in enumerate(images):
+            with naming(i):
+                prepared.append(self.prepare(model, image))
+        alone = replace(self, cache=None)
+        self.cache.compute_ahead(
+            model,
+            prepared,
+            classes,
+            self.options,
+            lambda indices: alone.explain(model, [prepared[i] for i in indices], [classes[i] for i in indices]),
+        )
 
     def with_evidence(self, explanation: Explanation) -> Explanation:
         """The explanation, if there is one.

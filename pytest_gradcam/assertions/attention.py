@@ -22,7 +22,7 @@ from pytest_gradcam.assertions.together import Claim, Measured, is_mean, verdict
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.running import ModelLike
 from pytest_gradcam.errors import RegionError, TargetLayerError, VacuousRegionError, VacuousThresholdError
-from pytest_gradcam.images import Prepared, carry_region
+from pytest_gradcam.images import Prepared
 from pytest_gradcam.metrics import METRICS, TIE, Metric, chance, distance_to, energy, filled, filling, peak
 from pytest_gradcam.regions import Region
 from pytest_gradcam.verdicts import Place, Sight, Verdict
@@ -62,7 +62,7 @@ def judge_region(
     if not is_list(image):
         region = Region.of(bbox)
         prepared = asking.prepare(model, image)
-        mask = carry_region(region, prepared)
+        mask = asking.carry(region, prepared)
         (explanation,) = asking.explain(model, [prepared], [cls])  # type: ignore[list-item]  # checked by `scores`
         asking.with_evidence(explanation)
         return judge_map(asking, explanation, region, mask, prepared.frame, inside=inside)
@@ -142,7 +142,7 @@ def judge_every(
         with naming(i if several else None):
             if not several or is_mean(asking, False):
                 asking.with_evidence(explanation)
-            found.append(_least(explanation, parts[i], prepared[i], threshold))
+            found.append(_least(asking, explanation, parts[i], prepared[i], threshold))
     claim = Claim(
         metric="calibrated_energy",
         title="calibrated energy of the part that has least",
@@ -196,7 +196,7 @@ def prepared_with_masks(
     for i, (image, region) in enumerate(zip(images, regions, strict=True)):
         with naming(i):
             prepared.append(asking.prepare(model, image))
-            masks.append(carry_region(region, prepared[-1]))
+            masks.append(asking.carry(region, prepared[-1]))
     return prepared, masks
 
 
@@ -287,10 +287,14 @@ def _claim(asking: Asking, metric: Metric, *, inside: bool) -> Claim:
 
 
 def _least(
-    explanation: Explanation, regions: Sequence[Region], prepared: Prepared, threshold: float | None
+    asking: Asking,
+    explanation: Explanation,
+    regions: Sequence[Region],
+    prepared: Prepared,
+    threshold: float | None,
 ) -> Measured:
     """Measure one map against each of its regions: the one that has least of its part."""
-    masks = [carry_region(region, prepared) for region in regions]
+    masks = [asking.carry(region, prepared) for region in regions]
     _refuse_overlap(regions, masks)
     together = np.clip(np.sum(masks, axis=0), 0.0, 1.0).astype(np.float32)
     values = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Unpack
 
 from pytest_gradcam.assertions import maps, trust
-from pytest_gradcam.assertions.gradcam import AskedClass, AssertKeywords, Gradcam, SuiteKeywords
+from pytest_gradcam.assertions.gradcam import AskedClass, Gradcam
+from pytest_gradcam.assertions.keywords import AssertKeywords, DatasetKeywords, SuiteKeywords
 from pytest_gradcam.cam.running import ModelLike
 from pytest_gradcam.verdicts import Verdict
 
@@ -91,6 +92,45 @@ def assert_attention_outside_region(
     __tracebackhide__ = True
     asked: AssertKeywords = {"metric": metric, "threshold": threshold, **keywords}
     return Gradcam().assert_attention_outside_region(model, image, bbox, cls, **asked)
+
+
+def assert_dataset_attention(
+    model: ModelLike,
+    dataset: object,
+    *,
+    metric: str = "calibrated_energy",
+    threshold: float | None = None,
+    pass_rate: float = 0.9,
+    **keywords: Unpack[DatasetKeywords],
+) -> Verdict:
+    """Of the images of a data set, at least a share have the evidence for their classes in their regions.
+
+    Passed, failed or inconclusive by exact binomial tails; a slice that is named and shown to be below fails it too,
+    corrected for how many slices there are (Holm).
+
+    Args:
+        model: as for `explain`.
+        dataset: as for `audit`: a data set of `(image, target)`, or the path of one.
+        metric: as for `assert_attention_in_region`.
+        threshold: as for `assert_attention_in_region`, of each image.
+        pass_rate: least share of the images that must pass.
+        **keywords: `method`, `layer`, `transform`, `device`, `labels`, `forward`, as for `explain`; `confidence` (0.95)
+            and `inconclusive` as for `assert_attention_in_region`; `images`, `categories`, `slices`, `bad`,
+            `batch_size`, `workers` as for `audit`; and `out`, the folder where the results are kept, to be gone on with
+            and looked at: without it nothing is kept.
+
+    Returns:
+        The verdict, if it passed.
+
+    Raises:
+        AttentionError: the verdict failed.
+        InconclusiveError: the images cannot tell.
+        GradcamError: as for `audit`.
+    """
+    __tracebackhide__ = True
+    return Gradcam().assert_dataset_attention(
+        model, dataset, metric=metric, threshold=threshold, pass_rate=pass_rate, **keywords
+    )
 
 
 def assert_attention_on_every(

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from pytest_gradcam import explanations
 from pytest_gradcam.assertions import attention, checking, maps, reliance, trust
-from pytest_gradcam.assertions.asking import Asking, Record
+from pytest_gradcam.assertions.asking import Asking, Record, listed, one_class_each
+from pytest_gradcam.assertions.dataset import DataSet, judge_dataset
+from pytest_gradcam.assertions.keywords import AssertKeywords, DatasetKeywords, SuiteKeywords
+from pytest_gradcam.assertions.sharing import Shared
 from pytest_gradcam.baselines.shelf import Shelf
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.running import ModelLike
@@ -23,22 +26,6 @@ from pytest_gradcam.verdicts import Verdict
 AskedClass: TypeAlias = ClassLike | ClassesLike
 
 
-class SuiteKeywords(ExplainKeywords, total=False):
-    """The keywords that all assertions take: how maps are made, and how several images are judged together."""
-
-    judge_by: str
-    pass_rate: float
-    confidence: float
-    inconclusive: str
-
-
-class AssertKeywords(SuiteKeywords, total=False):
-    """The keywords of the assertions on regions, for whoever hands them on."""
-
-    metric: str
-    threshold: float | None
-
-
 class Gradcam:
     """`explain` and the assertions, bound to settings; what the `gradcam` fixture returns.
 
@@ -46,7 +33,11 @@ class Gradcam:
     """
 
     def __init__(
-        self, settings: Settings | None = None, record: Record | None = None, shelf: Shelf | None = None
+        self,
+        settings: Settings | None = None,
+        record: Record | None = None,
+        shelf: Shelf | None = None,
+        cache: Shared | None = None,
     ) -> None:
         """Bind.
 
@@ -55,10 +46,12 @@ class Gradcam:
             record: called with every verdict, passed or failed, before anything is raised; the text that it returns is
                 named in the failure's message as the overlay's path.
             shelf: the baselines of the test that asks; without them there is no `check`.
+            cache: what is shared with other tests; None to compute everything anew.
         """
         self.settings = Settings() if settings is None else settings
         self._record = record
         self._shelf = shelf
+        self._cache = cache
 
     def __repr__(self) -> str:
         settings, plain = self.settings, Settings()
@@ -70,7 +63,37 @@ class Gradcam:
         self, model: ModelLike, image: object, cls: ClassLike = None, **keywords: Unpack[ExplainKeywords]
     ) -> Explanation:
         """As the function `explain`, with these settings."""
-        return explanations.explain(model, image, cls, **self._explain_arguments("explain", keywords))
+        if self._cache is None:
+            return explanations.explain(model, image, cls, **self._explain_arguments("explain", keywords))
+        asking = self._asking("explain", keywords, ExplainKeywords)
+        (explanation,) = asking.explain(model, [asking.prepare(model, image)], [cls])
+        return explanations.warned([explanation])[0]
+
+    def prefetch(
+        self,
+        model: ModelLike,
+        images: Tensor | Sequence[object],
+        classes: ClassesLike | ClassLike = None,
+        **keywords: Unpack[ExplainKeywords],
+    ) -> None:
+        """Compute the maps of many images in batches, for tests of this session that will each ask for one of them.
+
+        A map of a batch equals that of the image alone up to rounding, about 1e-6 of its largest value. Where nothing
+        is shared (no session, or the setting `cache` is off), and for a model that cannot be told from another state of
+        itself, nothing is computed.
+
+        Args:
+            model: as for `explain`.
+            images: a list of images as for `explain`, of any sizes, or a float tensor (N, C, H, W).
+            classes: one for each image, or a single one, or None, for all of them; as the tests will ask for them.
+            keywords: as for `explain`; those that the tests will have.
+
+        Raises:
+            GradcamError: as for `explain`.
+        """
+        asking = self._asking("prefetch", keywords, ExplainKeywords)
+        given = listed(images)
+        asking.explain_ahead(model, given, one_class_each(classes, len(given)))
 
     def explain_batch(
         self,
@@ -286,6 +309,26 @@ class Gradcam:
         asking = self._asking("assert_prediction_needs", keywords, SuiteKeywords, own=("threshold",))
         return asking.deliver(reliance.judge_needs(asking, model, image, region, cls, threshold=threshold))
 
+    def assert_dataset_attention(
+        self,
+        model: ModelLike,
+        dataset: object,
+        *,
+        metric: str | None = None,
+        threshold: float | None = None,
+        pass_rate: float = 0.9,
+        **keywords: Unpack[DatasetKeywords],
+    ) -> Verdict:
+        """As the function `assert_dataset_attention`, with these settings."""
+        __tracebackhide__ = True
+        own = [field.name for field in fields(DataSet) if field.name != "data"]
+        known = [*DatasetKeywords.__annotations__, "metric", "threshold", "pass_rate"]
+        check_keywords("assert_dataset_attention", keywords, known)
+        given: dict[str, Any] = {**keywords, "threshold": threshold} | ({} if metric is None else {"metric": metric})
+        data = DataSet(dataset, **{name: given.pop(name) for name in own if name in given})
+        asking = self._asking("assert_dataset_attention", given, AssertKeywords)
+        return asking.deliver(judge_dataset(asking, model, data, pass_rate=pass_rate))
+
     def check(
         self,
         model: ModelLike,
@@ -323,7 +366,7 @@ class Gradcam:
         own = ("name", "floor", "pearson", "shift")
         given: dict[str, Any] = {**keywords} if floor is None else {**keywords, "floor": floor}
         check_keywords("check", keywords, [*ExplainKeywords.__annotations__, *own])
-        asking = Asking("check", self.settings.with_(**given), self._record)
+        asking = Asking("check", self.settings.with_(**given), self._record, self._cache)
         return asking.deliver(
             checking.judge_check(asking, self._shelf, model, image, cls, name=name, pearson=pearson, shift=shift)
         )
@@ -339,7 +382,7 @@ class Gradcam:
         """
         check_keywords(assertion, keywords, [*known.__annotations__, *own])
         given = {name: value for name, value in keywords.items() if value is not None or name not in _NONE_IS_DEFAULT}
-        return Asking(assertion, self.settings.with_(**given), self._record)
+        return Asking(assertion, self.settings.with_(**given), self._record, self._cache)
 
     def _explain_arguments(self, operation: str, keywords: ExplainKeywords) -> ExplainKeywords:
         check_keywords(operation, keywords, ExplainKeywords.__annotations__)

@@ -134,7 +134,18 @@ def verdict_of_many(asking: Asking, claim: Claim, measured: Sequence[Measured]) 
         confidence=confidence,
         sights=sights,
         worst=order[0] if len(sights) == n else 0,
-        message=_message(claim, outcome, n, title, value, (low, high), threshold, at_most, by_rate, confidence),
+        message=message_of_many(
+            claim,
+            outcome,
+            n,
+            title,
+            value,
+            (low, high),
+            threshold,
+            at_most=at_most,
+            by_rate=by_rate,
+            confidence=confidence,
+        ),
         facts=_facts(measured, order, passes, claim) + measured[order[0]].facts + claim.details,
     )
 
@@ -156,7 +167,7 @@ def _margin(measured: Measured, *, at_most: bool) -> float:
     return -margin if at_most else margin
 
 
-def _message(
+def message_of_many(
     claim: Claim,
     outcome: Outcome,
     n: int,
@@ -164,10 +175,25 @@ def _message(
     value: float,
     interval: tuple[float, float],
     threshold: float,
+    *,
     at_most: bool,
     by_rate: bool,
     confidence: float,
 ) -> str:
+    """The first line of a verdict on several images.
+
+    Args:
+        claim: what was claimed.
+        outcome: what was decided.
+        n: how many images.
+        title: what was measured of them together.
+        value: what it is.
+        interval: its bounds.
+        threshold: what is needed.
+        at_most: whether low values pass.
+        by_rate: whether it is a rate of images that pass.
+        confidence: of each bound.
+    """
     images = f"{n} image{'s' if n != 1 else ''}" + (f" (fewer than {FEW})" if n < FEW else "")
     low, high = interval
     if by_rate:

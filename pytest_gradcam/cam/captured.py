@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -209,18 +209,43 @@ def _differentiated(
     uneven = tuple(part.is_uneven for part in parts)
     labels = labels_for(run, tail.output)
     method = choose(run.options.method, views[0], is_scale_free=all(scale_free), is_uneven=any(uneven))
-    scores = scores_of_batch(tail.output, classes, labels, rows=method.rows)
-    found = gradient(scores.root, tail, names[0], scores.weights)
-    cells = [bool(view(g).any()) for view, g in zip(views, found, strict=True)]
-    if not any(cells) and any(bool(g.any()) for g in found):
-        raise TargetLayerError(
-            f"the score does not depend on the cells of layer {names[0]!r} ({views[0]}): all of its gradient is "
-            "in the prefix tokens, as after a class-token readout; name an earlier layer"
-        )
-    refuse_saturated(tail.leaves, found, scores, [view.batch_axis for view in views])
+    scores, found = _gradients(tail, names[0], views, method, labels, classes)
     if run.pair is not None:  # there was no search, which looks at it
         uneven = tuple(is_uneven(g, view) for view, g in zip(views, found, strict=True))
     return Captured(tail, tuple(names), views, scale_free, uneven, found, scores, labels)
+
+
+def asked_again(run: Run, captured: Captured, classes: Sequence[ClassLike]) -> Captured:
+    """The same forward, and the gradients of other scores of its images.
+
+    Raises:
+        TargetLayerError: the scores do not depend on the cells of the layer.
+        ModelError: for a saturated softmax.
+    """
+    method = captured.method(run.options.method)
+    names, views, labels = captured.names, captured.views, captured.labels
+    scores, found = _gradients(captured.tail, names[0], views, method, labels, classes)
+    return replace(captured, gradients=found, scores=scores)
+
+
+def _gradients(
+    tail: Tail,
+    name: str,
+    views: Sequence[View],
+    method: Method,
+    labels: Sequence[str] | None,
+    classes: Sequence[ClassLike],
+) -> tuple[Scores, tuple[Tensor, ...]]:
+    scores = scores_of_batch(tail.output, classes, labels, rows=method.rows)
+    found = gradient(scores.root, tail, name, scores.weights)
+    cells = [bool(view(g).any()) for view, g in zip(views, found, strict=True)]
+    if not any(cells) and any(bool(g.any()) for g in found):
+        raise TargetLayerError(
+            f"the score does not depend on the cells of layer {name!r} ({views[0]}): all of its gradient is "
+            "in the prefix tokens, as after a class-token readout; name an earlier layer"
+        )
+    refuse_saturated(tail.leaves, found, scores, [view.batch_axis for view in views])
+    return scores, found
 
 
 def _all_classes(logits: Tensor) -> Tensor:

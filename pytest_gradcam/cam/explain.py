@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pytest_gradcam.cam import from_inputs, legrad, own, perturbed
 from pytest_gradcam.cam.capture import gradient, gradients_of_rows
-from pytest_gradcam.cam.captured import Captured, capture, name_of_layers, namer, refuse_saturated, view_of
+from pytest_gradcam.cam.captured import Captured, asked_again, capture, name_of_layers, namer, refuse_saturated, view_of
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.forwards import mixes_images
 from pytest_gradcam.cam.found import Found
@@ -74,6 +74,40 @@ def explain_inputs(
                 explanations += _explanations(run, find(alone, [cls]), [look], time.perf_counter())
             return explanations
         return _explanations(run, find(run, classes), looks, started)
+
+
+def explain_inputs_often(
+    model: ModelLike,
+    inputs: Tensor,
+    rounds: Sequence[Sequence[ClassLike]],
+    looks: Sequence[Look],
+    options: Options,
+) -> list[list[Explanation]]:
+    """For each round one map for each image of a batch; where gradients make the maps, all from one forward.
+
+    Args:
+        model: as for `explain_inputs`.
+        inputs: as for `explain_inputs`.
+        rounds: classes as for `explain_inputs`, several times.
+        looks: as for `explain_inputs`.
+        options: how to compute.
+
+    Raises:
+        GradcamError: see the members of the family.
+    """
+    started = time.perf_counter()
+    with ready(model, inputs, options) as run:
+        several = len(rounds) > 1 and kind_of(options.method) == "gradients"
+        if several and not (len(inputs) > 1 and mixes_images(run.module)):
+            captured = capture(run, rounds[0], [cls for each in rounds[1:] for cls in each])
+            made = []
+            for number, classes in enumerate(rounds):
+                asked = [asked_again(run, each, classes) for each in captured] if number else captured
+                raws = raw_cams(run, asked, [each.gradients for each in asked])
+                made.append(_explanations(run, _found(run, asked, raws, asked[0].facts), looks, started))
+                started = time.perf_counter()
+            return made
+    return [explain_inputs(model, inputs, classes, looks, options) for classes in rounds]
 
 
 def explain_input_classes(

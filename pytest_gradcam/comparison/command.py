@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from pytest_gradcam import __version__
 from pytest_gradcam.assertions.asking import BATCH, Asking
@@ -22,7 +22,7 @@ from pytest_gradcam.comparison.table import Told, count_line, lines_of
 from pytest_gradcam.errors import GradcamError, ModelError, SettingsError, TransformError
 from pytest_gradcam.files import make_ignored, write_whole
 from pytest_gradcam.loading import load_model, load_object
-from pytest_gradcam.report.lines import printable
+from pytest_gradcam.report.lines import printable, tell
 from pytest_gradcam.report.overlay import is_overlay, picture, save_figure
 from pytest_gradcam.settings import Settings
 from pytest_gradcam.transforms import declared_transform
@@ -96,17 +96,17 @@ def run(
         _write(found, told, wanted, out, floor)
     except GradcamError as error:
         for line in str(error).splitlines():
-            _tell(f"gradcam compare: {line}", sys.stderr)
+            tell(f"gradcam compare: {line}", sys.stderr)
         return 2
     except OSError as error:
-        _tell(f"gradcam compare: the report cannot be written: {error}", sys.stderr)
+        tell(f"gradcam compare: the report cannot be written: {error}", sys.stderr)
         return 2
     for title, each in zip(TITLES, wanted, strict=True):
-        _tell(f"{title}  {each}", sys.stdout)
+        tell(f"{title}  {each}", sys.stdout)
     for line in lines_of(told):
-        _tell(line, sys.stdout)
-    _tell(count_line(told, floor), sys.stdout)
-    _tell(f"report: {out / REPORT}", sys.stdout)
+        tell(line, sys.stdout)
+    tell(count_line(told, floor), sys.stdout)
+    tell(f"report: {out / REPORT}", sys.stdout)
     return 0 if told.is_good else 1
 
 
@@ -269,9 +269,3 @@ def _verdict(row: Row, floor: float) -> Verdict:
         message=f"{printable(row.name)}: {printable(said)}",
         compared=True,
     )
-
-
-def _tell(line: str, stream: TextIO) -> None:
-    """Print a line; what would steer the terminal, or what it cannot write, is spelt out."""
-    encoding = stream.encoding or "utf-8"
-    print(printable(line).encode(encoding, "backslashreplace").decode(encoding), file=stream)

@@ -17,8 +17,9 @@ from pytest_gradcam.assertions.same_layers import SecondMap, explain_as
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.comparison.folder import Picture
 from pytest_gradcam.errors import GradcamError, ImageError, said_by
-from pytest_gradcam.images import Prepared, load
+from pytest_gradcam.images import Prepared
 from pytest_gradcam.metrics.movement import Movement, movement
+from pytest_gradcam.pictures import load
 
 # Of a picture: what its maps were compared by; or why they were not: a model has no map of it, a model could not be
 # run on it, or it could not be made into model input.

@@ -28,13 +28,14 @@ from pytest_gradcam.plugin.spelling import spelt
 
 if TYPE_CHECKING:
     from pytest_gradcam.assertions import Gradcam
+    from pytest_gradcam.assertions.sharing import Shared
     from pytest_gradcam.baselines.shelf import Shelf
     from pytest_gradcam.settings import Settings
     from pytest_gradcam.verdicts import Verdict
 
 _MARKER = (
     "gradcam(method, engine, device, layer, metric, threshold, outside_threshold, judge_by, pass_rate, confidence, "
-    "inconclusive, floor, previews, output_dir, labels, transform, forward): "
+    "inconclusive, floor, previews, output_dir, labels, transform, forward, cache): "
     "settings of the `gradcam` fixture for this test or class, by keyword only; the nearest mark wins, name by name."
 )
 
@@ -51,6 +52,7 @@ class _Run:
     pictured: list[str] = field(default_factory=list)  # node ids of verdicts that passed and have pictures
     told: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # what happened to baselines
     taken: dict[str, Any] = field(default_factory=dict)  # whose each baseline's file is, of all tests
+    shared: list[Shared] = field(default_factory=list)  # the work that tests share: one, once a test asks for it
 
 
 _RUN = pytest.StashKey[_Run]()
@@ -91,6 +93,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("inconclusive", "NAME", f"What becomes of several images that cannot tell: {', '.join(INCONCLUSIVE)}.")
     add("floor", "NAME", f"How close a map must be to its baseline: {', '.join(FLOORS)}.")
     add("previews", "BOOL", "Whether a picture lies beside each baseline: false.", "bool")
+    add("cache", "BOOL", "Whether tests of a session share the work on one model and image: true.", "bool")
     add("output-dir", "DIR", "Folder of the overlays of failed verdicts, relative to rootdir: gradcam-report.")
     group.addoption(
         "--gradcam-update",
@@ -184,8 +187,33 @@ def gradcam(request: pytest.FixtureRequest) -> Generator[Gradcam]:
         keep=keep,
         shown=lambda path: spelt(path, config.invocation_params.dir),
     )
-    yield Gradcam(settings, record=record, shelf=_shelf(request.node, settings, is_over=lambda: bool(over)))
+    shelf = _shelf(request.node, settings, is_over=lambda: bool(over))
+    yield Gradcam(settings, record=record, shelf=shelf, cache=_shared(run, settings))
     over.append(True)
+
+
+@pytest.fixture(scope="module")
+def gradcam_prefetch(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Maps computed ahead, in batches, for the tests of a module: `gradcam_prefetch(model, images, classes)`.
+
+    For a fixture of module scope, with the settings of the module. Tests that then ask `gradcam` for one of these
+    images, of the same model and class, find its map.
+    """
+    from pytest_gradcam.assertions import Gradcam
+
+    settings = _settings_of(request.node)
+    return Gradcam(settings, cache=_shared(request.config.stash[_RUN], settings)).prefetch
+
+
+def _shared(run: _Run, settings: Settings) -> Shared | None:
+    """What the tests of this run share, if this one does."""
+    from pytest_gradcam.assertions.sharing import Shared
+
+    if not settings.cache:
+        return None
+    if not run.shared:
+        run.shared.append(Shared())
+    return run.shared[0]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -239,8 +267,8 @@ def _shelf(item: pytest.Item, settings: Settings, is_over: Callable[[], bool]) -
     )
 
 
-def _settings_of(item: pytest.Item) -> Settings:
-    """The settings of one test, its markers included.
+def _settings_of(item: pytest.Item | pytest.Collector) -> Settings:
+    """The settings of one test or module, its markers included.
 
     Raises:
         UsageError: a marker with a value or name that is not served, or with positional arguments.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 _RESET: Final = "\x1b[0m"
@@ -59,3 +59,9 @@ def printable(text: str) -> str:
 def in_ascii(text: str) -> str:
     """The text with its drawing characters spelt in ASCII, for a stream that knows nothing else."""
     return text.translate(_ASCII)
+
+
+def tell(line: str, stream: TextIO) -> None:
+    """Print a line; what would steer the terminal, or what it cannot write, is spelt out."""
+    encoding = stream.encoding or "utf-8"
+    print(printable(line).encode(encoding, "backslashreplace").decode(encoding), file=stream)

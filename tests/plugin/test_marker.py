@@ -78,7 +78,7 @@ WRONG = [
         "treshold=0.3",
         "test_wrong.py::test_it: @pytest.mark.gradcam(treshold=…): unknown setting 'treshold': known are method, "
         "engine, device, layer, metric, threshold, outside_threshold, judge_by, pass_rate, confidence, inconclusive, "
-        "floor, previews, output_dir, labels, transform, forward; did you mean 'threshold'?",
+        "floor, previews, output_dir, labels, transform, forward, cache; did you mean 'threshold'?",
     ),
     ("metric='top5'", "test_wrong.py::test_it: @pytest.mark.gradcam(metric=…): unknown metric 'top5': known are"),
     ("threshold='much'", "test_wrong.py::test_it: @pytest.mark.gradcam(threshold=…): threshold 'much' is not a number"),

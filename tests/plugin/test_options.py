@@ -72,6 +72,7 @@ def test_every_setting_can_be_given_in_the_ini_file(pytester: pytest.Pytester) -
         gradcam_inconclusive = warn
         gradcam_floor = retrained
         gradcam_previews = true
+        gradcam_cache = false
         gradcam_output_dir = build/attention
         gradcam_labels =
             cat
@@ -85,7 +86,8 @@ def test_every_setting_can_be_given_in_the_ini_file(pytester: pytest.Pytester) -
         def test_settings(gradcam):
             assert gradcam.settings == Settings(
                 "hirescam", "split", "cpu", "layer4.1", "energy", 0.4, 0.05, "rate", 0.9, 0.99, "warn",
-                "retrained", True, "build/attention", ("cat", "polar bear")
+                "retrained", True, "build/attention", ("cat", "polar bear"),
+                cache=False,
             )
         """
     )

@@ -310,6 +310,11 @@ def _fits(pattern: re.Pattern[str], value: Any) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
+def picture(value: Any) -> str:
+    """The data URI of a picture, if it is one; else empty."""
+    return value if _fits(_PICTURE, value) else ""
+
+
 def _number(value: Any) -> str:
     """A number with six digits; anything else as a text."""
     number = finite(value)

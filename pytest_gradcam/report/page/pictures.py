@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, features
 
 from pytest_gradcam.cam.explanation import Explanation
-from pytest_gradcam.cam.heatmap import blend
+from pytest_gradcam.cam.heatmap import blend, colourise
 from pytest_gradcam.report.beside import difference_over
 from pytest_gradcam.report.maps import cells, fitted, mask_of
 from pytest_gradcam.report.panels import outline
@@ -66,6 +66,25 @@ def pictures_of(verdict: Verdict) -> dict[str, str]:
     if any(sight.title for sight in shown):
         pictures["titles"] = "\n".join(" ".join(sight.title.split()) for sight in shown)
     return pictures
+
+
+def overlay_uri(image: Picture, cam: npt.NDArray[np.float32], mask: npt.NDArray[np.float32] | None) -> str:
+    """A map over what the model saw, with the region outlined where there is one: a picture as a data URI.
+
+    Args:
+        image: uint8 (H, W, 3), what the model saw.
+        cam: float32 in [0, 1], of any size.
+        mask: float32 (H, W) in [0, 1], the region in the input frame.
+    """
+    ground = _sized(image, OVERLAY)
+    over = blend(ground, fitted(cam, *ground.shape[:2]))
+    return _uri(over if mask is None else _outlined(over, mask), _QUALITIES[0])
+
+
+def map_uri(cam: npt.NDArray[np.float32], side: int = OVERLAY) -> str:
+    """A map alone, as a data URI: float32 in [0, 1], of any size."""
+    rows, columns = (max(1, round(size * side / max(cam.shape))) for size in cam.shape)
+    return _uri(colourise(fitted(cam, rows, columns)), _QUALITIES[0])
 
 
 def outline_path(mask: npt.NDArray[np.float32]) -> str:

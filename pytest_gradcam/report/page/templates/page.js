@@ -1,4 +1,3 @@
-"use strict";
 // Makes a page that can be read without it one that can be searched. Text goes in as text, never as markup.
 (() => {
   const $ = (id) => document.getElementById(id);
@@ -416,12 +415,6 @@
   $("q").addEventListener("input", () => change({ q: $("q").value }));
   for (const name of ["sort", ...FACETS]) $(name).addEventListener("change", () => change({ [name]: $(name).value }));
   $("map").addEventListener("change", () => { change({ map: $("map").value }); recolour(); });
-  $("theme").addEventListener("change", () => {
-    const theme = $("theme").value;
-    if (theme) document.documentElement.dataset.theme = theme;
-    else delete document.documentElement.dataset.theme;
-    store("localStorage", "gradcam-theme", theme);
-  });
   $("clear").addEventListener("click", () => {
     change({ q: "", outcome: new Set(), assertion: "", model: "", marker: "" });
     $("verdicts").focus();
@@ -455,7 +448,6 @@
   options("assertion", cards.map((card) => card.assertion));
   options("model", cards.map((card) => card.model));
   options("marker", cards.flatMap((card) => card.markers));
-  $("theme").value = document.documentElement.dataset.theme ?? "";
   for (const control of document.querySelectorAll(".tools :disabled, .count:disabled")) control.disabled = false;
 
   const open = () => {

@@ -1,0 +1,1 @@
+"""Where an audit is computed: `local`, in this process; `ray`, on the actors of a cluster. The rows are the same."""

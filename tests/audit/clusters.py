@@ -1,0 +1,72 @@
+"""Models that misbehave on the actors of a cluster, and tell where they were: for the tests of the ray engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tests.audit.scenes import reader
+
+
+class Dying(nn.Module):
+    """The reader of red and green, whose process is killed in the midst of a part: once, or for ever if nobody knows.
+
+    Args:
+        marker: file that is made by whoever dies; where it is there, nobody does.
+        after: forwards of the process before.
+    """
+
+    def __init__(self, marker: Path, after: int) -> None:
+        super().__init__()
+        self.net = reader()
+        self.marker = marker
+        self.after = after
+        self.forwards = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.forwards += 1
+        if self.forwards > self.after:
+            try:
+                self.marker.touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        found: torch.Tensor = self.net(x)
+        return found
+
+
+class Raising(nn.Module):
+    """A model that nothing can be asked of."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of luck")
+
+
+class Telling(nn.Module):
+    """The reader of red and green, which leaves a file named after the machine it runs on, and takes its time.
+
+    Args:
+        folder: of the files.
+        seconds: that a forward takes at least.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        super().__init__()
+        self.net = reader()
+        self.folder = folder
+        self.seconds = seconds
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        import ray
+
+        if ray.is_initialized():
+            (self.folder / ray.get_runtime_context().get_node_id()).touch()
+            time.sleep(self.seconds)
+        found: torch.Tensor = self.net(x)
+        return found
