@@ -1,4 +1,4 @@
-"""What an audit costs: its throughput beside plain inference, its memory by the number of images, its scaling by actors.
+"""What an audit costs: throughput beside plain inference, memory by the number of images, scaling by actors.
 
     python -m benchmarks.audit throughput [--images 2000] [--workers 0] [--clock cpu]
     python -m benchmarks.audit memory [--images 1000 20000] [--rounds 3]
@@ -13,8 +13,8 @@ process, which a busy machine blurs less, and which says nothing with workers.
 Memory: peak resident memory of a process of its own that audits small pictures (64 px) with a small model, from its
 start to its report.
 
-Scaling: the ray engine with actors of one processor each. `steady` counts from the moment when each actor has given back
-its first part, `whole` is all of the audit, with starting ray, its actors, and the report.
+Scaling: the ray engine with actors of one processor each. `steady` counts from the moment when each actor has given
+back its first part, `whole` is all of the audit, with starting ray, its actors, and the report.
 """
 
 from __future__ import annotations
@@ -115,8 +115,9 @@ def throughput(asked: argparse.Namespace) -> None:
         spread = f"{ratios[len(ratios) // 4]:.3f} to {ratios[3 * len(ratios) // 4]:.3f}"
         print(f"| {name} | {asked.images / total:.1f} | {total / totals[AUDIT]:.3f} | {spread} |")
     print(
-        f"the first image {begun:.2f} s, reading the file, results and report {finished:.2f} s; with these the audit does "
-        f"{asked.images / whole:.1f} images/s, {totals[PLAIN] / whole:.3f} and {totals[BARE] / whole:.3f} × the plain loops"
+        f"the first image {begun:.2f} s, reading the file, results and report {finished:.2f} s; with these the audit "
+        f"does {asked.images / whole:.1f} images/s, {totals[PLAIN] / whole:.3f} and {totals[BARE] / whole:.3f} × the "
+        "plain loops"
     )
 
 

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from pytest_gradcam.errors import ImageError, ImageTypeError, NonFiniteError, RegionError, TransformError
+from pytest_gradcam.geometry import carry_through, geometric_steps
 from pytest_gradcam.pictures import load, shown
 from pytest_gradcam.probes import Probe, carry, carry_trusted, probe
 from pytest_gradcam.regions import Region
@@ -165,27 +166,23 @@ def carry_region(region: Region, prepared: Prepared, *, trusting: bool = False) 
     coverage = region.rasterise(height, width)
     if prepared.transform is None:
         return coverage
+    steps = geometric_steps(prepared.transform)
+    if steps is not None:
+        carried = carry_through(steps, coverage)
+        _refuse_lost(region, carried, prepared)
+        return carried
     assert prepared.picture is not None  # `prepare` keeps it beside a transform: without it nothing could be carried
     if trusting and prepared.probe is not None:
         carried = carry_trusted(prepared.transform, coverage, prepared.probe)
     else:
         answer = prepared.tensor[0].cpu().double().numpy()
         carried = carry(prepared.transform, coverage, prepared.picture, answer, prepared.probe)
-    refuse_lost(region, carried, prepared)
+    _refuse_lost(region, carried, prepared)
     return carried
 
 
-def refuse_lost(region: Region, carried: npt.NDArray[np.float32], prepared: Prepared) -> None:
-    """Refuse a region of which the model sees next to nothing.
-
-    Args:
-        region: in pixels of the image frame.
-        carried: float32 (H, W) in [0, 1], what is left of it in the input frame.
-        prepared: the image.
-
-    Raises:
-        RegionError: less than half a pixel is left.
-    """
+def _refuse_lost(region: Region, carried: npt.NDArray[np.float32], prepared: Prepared) -> None:
+    """Refuse a region of which the model sees next to nothing."""
     left = float(carried.sum())
     if left < _LEAST_CARRIED:
         height, width = prepared.frame

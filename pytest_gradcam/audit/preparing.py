@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pytest_gradcam.audit.data.sample import NO_REGION, Asked, Sample, SampleError, Source
-from pytest_gradcam.audit.geometry import carry_through, geometric_steps
 from pytest_gradcam.audit.rows import Row, Status
 from pytest_gradcam.errors import ImageError, RegionError, SettingsError, said_by
-from pytest_gradcam.images import Prepared, carry_region, prepare, prepare_trusting, refuse_lost
+from pytest_gradcam.geometry import geometric_steps
+from pytest_gradcam.images import Prepared, carry_region, prepare, prepare_trusting
 from pytest_gradcam.pictures import load
 from pytest_gradcam.probes import Probe, probe
 from pytest_gradcam.regions import Region
@@ -175,11 +175,7 @@ class Preparer:
         return One(prepared.tensor if ready else None, ready, refused)
 
     def _carried(self, region: Region, prepared: Prepared, *, closely: bool) -> npt.NDArray[np.float32]:
-        if closely or prepared.transform is None or (steps := self._geometric()) is None:
-            return carry_region(region, prepared, trusting=not closely)
-        carried = carry_through(steps, region.rasterise(*prepared.frame))
-        refuse_lost(region, carried, prepared)
-        return carried
+        return carry_region(region, prepared, trusting=not closely)
 
     def _geometric(self) -> Steps | None:
         if self._steps is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,8 +15,11 @@ from torch import nn
 from tests.audit.scenes import reader
 
 
+_forwards = itertools.count()  # of this process; a model's own attributes are put back after each map
+
+
 class Dying(nn.Module):
-    """The reader of red and green, whose process is killed in the midst of a part: once, or for ever if nobody knows.
+    """The reader of red and green, whose process is killed in the midst of a part: once.
 
     Args:
         marker: file that is made by whoever dies; where it is there, nobody does.
@@ -26,11 +31,9 @@ class Dying(nn.Module):
         self.net = reader()
         self.marker = marker
         self.after = after
-        self.forwards = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.forwards += 1
-        if self.forwards > self.after:
+        if next(_forwards) >= self.after and Path(sys.argv[0]).name == "default_worker.py":
             try:
                 self.marker.touch(exist_ok=False)
             except FileExistsError:
@@ -39,13 +42,6 @@ class Dying(nn.Module):
                 os.kill(os.getpid(), signal.SIGKILL)
         found: torch.Tensor = self.net(x)
         return found
-
-
-class Raising(nn.Module):
-    """A model that nothing can be asked of."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("out of luck")
 
 
 class Telling(nn.Module):

@@ -184,7 +184,7 @@ class Computer:
             self._work = held.placed()
             self._work.begin()
         except Exception as error:  # of ours, or what the user's model raises
-            self._error = _packed(error)
+            self._error = packed(error)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Compute parts.
@@ -202,7 +202,7 @@ class Computer:
             try:
                 found = [(number, images, _stream(rows)) for number, rows, images in self._work.computed(numbers)]
             except Exception as raised:  # nothing of one image: those are rows
-                error = _packed(raised)
+                error = packed(raised)
         parts, images, rows = zip(*found, strict=True)
         return pa.table(
             {
@@ -214,7 +214,8 @@ class Computer:
         )
 
 
-def _packed(error: Exception) -> bytes:
+def packed(error: Exception) -> bytes:
+    """An error as bytes, for another process; one that cannot be sent as what it says."""
     try:
         data = pickle.dumps(error)
         pickle.loads(data)
