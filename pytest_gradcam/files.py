@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 # None on Windows: there a file that is open cannot be removed, which serves as well.
 _FCNTL: Final[Any] = import_module("fcntl") if os.name == "posix" else None
@@ -36,6 +37,27 @@ def write_whole(path: Path, data: bytes) -> None:
                 draft.unlink(missing_ok=True)
             raise
     raise OSError(f"the draft of {path.name} was removed {_TRIES} times while it was written")
+
+
+@contextmanager
+def replaced_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written piece by piece, which takes its name when all is written: until then the old one has it.
+
+    Raises:
+        OSError: it cannot be written; then nothing has changed.
+    """
+    draft = path.with_name(f"{_DRAFT}{secrets.token_hex(8)}{_DRAFT_SUFFIX}")
+    try:
+        with draft.open("xb") as file:
+            lock_file(file.fileno())
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
 
 
 def _write_draft(draft: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ steps by itself, as one channel, to the value that three pictures pushed through
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,12 @@ from PIL import Image
 from pytest_gradcam.transforms import Transform
 
 # By the names of their types, so that torchvision is not imported for whoever does not use it; no subclass is meant.
-_MODULES: Final = ("torchvision.transforms.transforms", "torchvision.transforms.v2", "timm.data.transforms")
+_MODULES: Final = (
+    "torchvision.transforms.transforms",
+    "torchvision.transforms.v2",
+    "timm.data.transforms",
+    "torchvision.transforms._presets",
+)
 _GEOMETRIC: Final = ("Resize", "CenterCrop")
 _PIXELWISE: Final = (
     *("ToTensor", "MaybeToTensor", "PILToTensor", "ToImage", "ConvertImageDtype", "ToDtype", "Normalize"),
@@ -25,6 +31,8 @@ _PIXELWISE: Final = (
 
 def geometric_steps(transform: Transform) -> list[Callable[[Image.Image], Image.Image]] | None:
     """The steps that move pixels, where all steps are known and those that do not come after them; else None."""
+    if _type(transform) == "ImageClassification":  # what torchvision's weights.transforms() gives
+        return _of_preset(transform)
     steps = getattr(transform, "transforms", None)
     if _type(transform) != "Compose" or not isinstance(steps, list | tuple):
         return None
@@ -43,6 +51,17 @@ def carry_through(
     for step in steps:
         mask = step(mask)
     return np.asarray(mask, np.float32) / np.float32(255.0)
+
+
+def _of_preset(preset: Any) -> list[Callable[[Image.Image], Image.Image]]:
+    """The geometric steps of torchvision's preset, by the attributes that it calls them with."""
+    from torchvision.transforms import functional  # whoever has a preset has it
+
+    how = {"interpolation": preset.interpolation, "antialias": preset.antialias}
+    return [
+        partial(functional.resize, size=preset.resize_size, **how),
+        partial(functional.center_crop, output_size=preset.crop_size),
+    ]
 
 
 def _type(value: object) -> str:

@@ -20,7 +20,7 @@ from PIL import Image
 from pytest_gradcam.errors import ImageError, ImageTypeError, NonFiniteError, RegionError, TransformError
 from pytest_gradcam.geometry import carry_through, geometric_steps
 from pytest_gradcam.pictures import load, shown
-from pytest_gradcam.probes import Probe, carry, carry_trusted, probe
+from pytest_gradcam.probes import Probe, carry, probe
 from pytest_gradcam.regions import Region
 from pytest_gradcam.transforms import Transform, call, declared_config, declared_transform, model_input, name
 
@@ -134,29 +134,26 @@ def prepare_batch(images: torch.Tensor, *, model: object = None) -> tuple[Held, 
     return held, [partial(_seen_of_held, held, index, config) for index in range(len(images))]
 
 
-def prepare_trusting(rgb: npt.NDArray[np.uint8], transform: Transform, between: Probe | None) -> Prepared:
-    """What `prepare` gives, for one of many pictures: the transform is called once, and not seen to be random.
+def prepare_trusting(rgb: npt.NDArray[np.uint8], transform: Transform) -> Prepared:
+    """What `prepare` gives, for a transform whose steps are known: it is called once, and not seen to be random.
 
     Args:
         rgb: uint8 (H, W, 3), as `load` gives it.
-        transform: one that `prepare` did not refuse on other pictures.
-        between: its probe for pictures of this size, where it is at hand.
+        transform: one of which `geometric_steps` knows all steps.
 
     Raises:
-        TransformError: the transform gives no finite float tensor, or draws from a global random generator.
+        TransformError: the transform gives no finite float tensor.
     """
     tensor = call(transform, Image.fromarray(rgb))
-    look = partial(_seen_of_tensor, tensor, None) if between is None else partial(_seen_through, tensor, between)
-    return Prepared(tensor[None], look, (rgb.shape[0], rgb.shape[1]), transform, rgb, between)
+    return Prepared(tensor[None], partial(_seen_of_tensor, tensor, None), (rgb.shape[0], rgb.shape[1]), transform, rgb)
 
 
-def carry_region(region: Region, prepared: Prepared, *, trusting: bool = False) -> npt.NDArray[np.float32]:
+def carry_region(region: Region, prepared: Prepared) -> npt.NDArray[np.float32]:
     """The region in the input frame, float32 (H, W) in [0, 1]: the share of each pixel that it covers.
 
     Args:
         region: in pixels of the image frame.
         prepared: what `prepare` made of the image.
-        trusting: whether the transform was seen on other pictures to put pixels where this function looks for them.
 
     Raises:
         RegionError: the region does not fit the image, or the transform crops it away.
@@ -172,11 +169,8 @@ def carry_region(region: Region, prepared: Prepared, *, trusting: bool = False) 
         _refuse_lost(region, carried, prepared)
         return carried
     assert prepared.picture is not None  # `prepare` keeps it beside a transform: without it nothing could be carried
-    if trusting and prepared.probe is not None:
-        carried = carry_trusted(prepared.transform, coverage, prepared.probe)
-    else:
-        answer = prepared.tensor[0].cpu().double().numpy()
-        carried = carry(prepared.transform, coverage, prepared.picture, answer, prepared.probe)
+    answer = prepared.tensor[0].cpu().double().numpy()
+    carried = carry(prepared.transform, coverage, prepared.picture, answer, prepared.probe)
     _refuse_lost(region, carried, prepared)
     return carried
 

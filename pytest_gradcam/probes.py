@@ -110,26 +110,6 @@ def carry(
     return _in_bounds(mask)
 
 
-def carry_trusted(transform: Transform, coverage: npt.NDArray[np.float32], between: Probe) -> npt.NDArray[np.float32]:
-    """What `carry` gives, for a transform that it did not refuse on other pictures: one call, and nothing is compared.
-
-    Args:
-        transform: the transform.
-        coverage: float32 (height, width) in [0, 1], in the image frame.
-        between: the probe of this transform for this size.
-
-    Raises:
-        TransformError: the mask comes out in another shape, or as no mask; or as `call` raises.
-    """
-    mask = _brightness(transform, between, _levels(coverage), "region's", "the region's mask")
-    if float(mask.min()) < _LOWEST or float(mask.max()) > _HIGHEST:
-        raise TransformError(
-            f"{_cannot_carry(transform)}: what it makes of a pixel depends on the rest of the picture. Between black, "
-            f"0, and white, 1, the region's mask comes out from {mask.min():.2f} to {mask.max():.2f}. {_MEND}"
-        )
-    return _in_bounds(mask)
-
-
 def _levels(coverage: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     levels: npt.NDArray[np.uint8] = np.rint(coverage * 255.0).astype(np.uint8)
     return levels

@@ -13,6 +13,7 @@ from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torchvision import transforms as v1
 from torchvision.transforms import v2
+from torchvision.transforms._presets import ImageClassification
 
 from pytest_gradcam.geometry import carry_through, geometric_steps
 from pytest_gradcam.images import carry_region, prepare
@@ -38,6 +39,7 @@ KNOWN: dict[str, Callable[[], Any]] = {
     "bicubic": lambda: old(v1.Resize(56, interpolation=v1.InterpolationMode.BICUBIC), v1.CenterCrop(48)),
     "nearest": lambda: old(v1.Resize(56, interpolation=v1.InterpolationMode.NEAREST)),
     "v2": lambda: new(v2.Resize(56), v2.CenterCrop(48)),
+    "torchvision's preset": lambda: ImageClassification(crop_size=48, resize_size=56),
     "timm": lambda: create_transform((3, 48, 48), is_training=False, crop_pct=0.9),
     "timm squash": lambda: create_transform((3, 48, 48), is_training=False, crop_mode="squash"),
 }

@@ -1,46 +1,42 @@
-"""Contents of tensors and arrays as short digests, read anew each time: no version counter sees every way to write.
+"""Contents of tensors and arrays as 128-bit hashes, read anew each time: no version counter sees every way to write.
 
-It knows bytes, and neither models nor maps.
+It knows bytes, and neither models nor maps. XXH3 is no cryptographic hash; its seed is drawn for each process, so that
+nobody can choose contents that collide.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import xxhash
 from torch import Tensor
 
-# A block is 127 rows of 509 words of 8 bytes. Both are odd and prime: no stride of a tensor falls in with them, and the
-# top bits of all words, flipped, do not sum to nothing. It fits into a core's cache, where the second sum finds it.
-ROWS, COLUMNS = 127, 509
-# What is shorter is hashed whole, in less time than the sums would take to be called.
-LEAST = 16 * 1024
-# From here on a second thread is worth its start, which takes 0.1 ms.
-LEAST_FOR_THREADS = 8 * 2**20
-# More of them wait for the memory, not for each other.
-MOST_THREADS = 4
-# What a device gathers into one block at a time: the copy lies beside the model.
-GATHERED = 256 * 2**20
+# What a device gathers into one block at a time: the copy lies beside the model, there and here.
+GATHERED = 64 * 2**20
+
+_SEED = int.from_bytes(os.urandom(8), "little")
 
 Bytes = npt.NDArray[np.uint8]
 
 
 def digest(array: npt.NDArray[np.generic]) -> bytes:
-    """Kind, shape and content of an array of numbers, 20 bytes.
+    """Kind, shape and content of an array of numbers, 16 bytes.
 
     Args:
         array: of any shape, strides and dtype but objects.
     """
-    about = repr((array.shape, array.strides, array.dtype.str)).encode()
-    return hashlib.sha1(about + _sums(_flat(array)), usedforsecurity=False).digest()
+    hasher = xxhash.xxh3_128(seed=_SEED)
+    _say(hasher, "array", array.shape, array.strides, array.dtype.str)
+    hasher.update(_flat(array).data)
+    return hasher.digest()
 
 
 def digest_of_tensors(tensors: Sequence[Tensor]) -> bytes:
-    """The contents of several tensors, in order, 20 bytes; their shapes and types are not in it.
+    """Kinds, shapes and contents of several tensors, in order, 16 bytes.
 
     Args:
         tensors: dense ones, on any devices.
@@ -48,17 +44,24 @@ def digest_of_tensors(tensors: Sequence[Tensor]) -> bytes:
     Raises:
         TypeError: one whose values cannot be read as bytes.
     """
-    here: list[Bytes] = []
+    hasher = xxhash.xxh3_128(seed=_SEED)
     elsewhere: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
+        # One after the other without end marks: each says beforehand how many bytes follow.
+        _say(hasher, "tensor", tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
         if tensor.device.type == "cpu":
-            here.append(_bytes_of(tensor))
+            hasher.update(_bytes_of(tensor).data)
         else:
             elsewhere.setdefault(tensor.device, []).append(tensor)
-    found = _digests(here)
     for there in elsewhere.values():
-        found += [_sums_there(block) for block in _gathered(there)]
-    return hashlib.sha1(b"".join(found), usedforsecurity=False).digest()
+        for block in _gathered(there):
+            hasher.update(block.cpu().numpy().data)
+    return hasher.digest()
+
+
+def _say(hasher: xxhash.xxh3_128, *about: object) -> None:
+    said = repr(about).encode()
+    hasher.update(len(said).to_bytes(4, "little") + said)
 
 
 def _bytes_of(tensor: Tensor) -> Bytes:
@@ -67,8 +70,10 @@ def _bytes_of(tensor: Tensor) -> Bytes:
         return _flat(plain.numpy())
     except (TypeError, RuntimeError):  # bfloat16 and others that numpy does not know; conjugated views
         try:
-            dense = plain.resolve_conj().resolve_neg().contiguous().reshape(-1)
-            return dense.view(torch.uint8).numpy()
+            if plain.dtype == torch.bfloat16:
+                return _flat(plain.view(torch.int16).numpy())
+            found: Bytes = _dense(plain).numpy()
+            return found
         except (TypeError, RuntimeError) as error:
             raise TypeError(f"a tensor of {tensor.dtype} cannot be read as bytes") from error
 
@@ -80,55 +85,8 @@ def _flat(array: npt.NDArray[np.generic]) -> Bytes:
     return array.ravel(order="K").view(np.uint8)
 
 
-def _digests(arrays: list[Bytes]) -> list[bytes]:
-    """One digest for each array, read by several threads where there is much to read."""
-    found: list[bytes] = [b""] * len(arrays)
-    total = sum(each.nbytes for each in arrays)
-    threads = min(torch.get_num_threads(), MOST_THREADS) if total >= LEAST_FOR_THREADS else 1
-    # The largest first, each to whoever has least. Threads are made anew each time: kept ones do not survive a fork.
-    shares: list[list[int]] = [[] for _ in range(threads)]
-    loads = [0] * threads
-    for i in sorted(range(len(arrays)), key=lambda i: arrays[i].nbytes, reverse=True):
-        least = loads.index(min(loads))
-        shares[least].append(i)
-        loads[least] += arrays[i].nbytes
-
-    def read(share: list[int]) -> None:
-        for i in share:
-            found[i] = _sums(arrays[i])
-
-    others = [threading.Thread(target=read, args=(share,), daemon=True) for share in shares[1:]]
-    for other in others:
-        other.start()
-    read(shares[0])
-    for other in others:
-        other.join()
-    if not all(found):  # what a thread raises ends nobody but itself
-        raise TypeError("some tensors could not be read as bytes")
-    return found
-
-
-def _sums(array: Bytes) -> bytes:
-    """A digest of bytes: whole where they are few, else of the sums of the rows and the columns of each block.
-
-    The sums are exact, modulo 2^64: a change in one place changes one of each, whatever its size. A block that was
-    reordered keeps its sums only if every row and every column of it does; both have lengths that no layout has.
-    """
-    length = array.nbytes
-    if length < LEAST:
-        return hashlib.sha1(array.data, usedforsecurity=False).digest()
-    words = array[: length // 8 * 8].view(np.uint64)
-    sums = np.empty(len(words) // COLUMNS + (len(words) // (COLUMNS * ROWS) + 1) * COLUMNS, np.uint64)
-    start = end = 0
-    while (rows := min(ROWS, (len(words) - start) // COLUMNS)) > 0:
-        block = words[start : start + rows * COLUMNS].reshape(rows, COLUMNS)
-        np.add.reduce(block, axis=0, out=sums[end : end + COLUMNS])
-        np.add.reduce(block, axis=1, out=sums[end + COLUMNS : end + COLUMNS + rows])
-        start, end = start + rows * COLUMNS, end + COLUMNS + rows
-    said = hashlib.sha1(length.to_bytes(8, "little"), usedforsecurity=False)
-    said.update(sums[:end].data)
-    said.update(array[start * 8 :].data)
-    return said.digest()
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _gathered(tensors: list[Tensor]) -> Iterator[Tensor]:
@@ -136,23 +94,10 @@ def _gathered(tensors: list[Tensor]) -> Iterator[Tensor]:
     block: list[Tensor] = []
     size = 0
     for tensor in tensors:
-        plain = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+        plain = _dense(tensor)
         if block and size + plain.numel() > GATHERED:
             yield torch.cat(block)
             block, size = [], 0
         block.append(plain)
         size += plain.numel()
     yield torch.cat(block)
-
-
-def _sums_there(block: Tensor) -> bytes:
-    """The sums of `_sums`, made where the bytes are; what makes no whole block is brought here."""
-    size = ROWS * COLUMNS * 8
-    whole = block.numel() // size * size
-    said = hashlib.sha1(block.numel().to_bytes(8, "little"), usedforsecurity=False)
-    if whole:
-        words = block[:whole].view(torch.int64).reshape(-1, ROWS, COLUMNS)
-        said.update(words.sum(dim=1).cpu().numpy().data)
-        said.update(words.sum(dim=2).cpu().numpy().data)
-    said.update(_sums(block[whole:].cpu().numpy()))
-    return said.digest()

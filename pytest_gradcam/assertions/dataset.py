@@ -17,7 +17,7 @@ from pytest_gradcam.cam.running import ModelLike
 from pytest_gradcam.errors import SettingsError
 from pytest_gradcam.metrics import METRICS
 from pytest_gradcam.statistics import clopper_pearson
-from pytest_gradcam.verdicts import Fact, Verdict
+from pytest_gradcam.verdicts import Fact, Sight, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 NEEDS = ("pyarrow", "sklearn")
 LISTED = 5
+# Of a data set more is asked than of a suite of tests, whose setting has the same name and another default.
+PASS_RATE = 0.9
 EXPLAIN = ("method", "layer", "transform", "device", "labels", "forward")
 
 
@@ -105,6 +107,8 @@ def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
 
 
 def _verdict(asking: Asking, report: AuditReport, work: Work, *, is_kept: bool) -> Verdict:
+    import pyarrow.compute as pc
+
     overall, rule = report.overall, report.judged.rule
     metric = METRICS[rule.metric]
     interval = clopper_pearson(overall.passed, overall.images, rule.confidence)
@@ -136,13 +140,13 @@ def _verdict(asking: Asking, report: AuditReport, work: Work, *, is_kept: bool) 
     rows = report.rows(["index", "place", "image", "status", rule.metric])
     worst = _worst(rows, rule)
     named = [(rows["image"][i].as_py(), rows[rule.metric][i].as_py()) for i in worst]
-    sights = [work.sight(rows["index"][i].as_py(), rows["place"][i].as_py()) for i in worst[:1]]
+    sights = [_sight(work, rows["index"][i].as_py(), rows["place"][i].as_py()) for i in worst[:1]]
     return Verdict(
         assertion=asking.assertion,
         outcome=report.outcome,
         metric="pass_rate",
         value=rate,
-        values=tuple(value for value in rows[rule.metric].to_pylist() if value is not None),
+        values=tuple(rows[rule.metric].filter(pc.equal(rows["status"], "measured")).to_pylist()),
         chance=0.0,
         threshold=rule.pass_rate,
         at_most=False,
@@ -153,6 +157,14 @@ def _verdict(asking: Asking, report: AuditReport, work: Work, *, is_kept: bool) 
         message=message,
         facts=_facts(report, failing, named, is_kept=is_kept),
     )
+
+
+def _sight(work: Work, index: int, place: int) -> Sight | None:
+    """The picture of an image that was measured; the verdict stands without it."""
+    try:
+        return work.sight(index, place)
+    except Exception:  # whatever made it unreadable since: of ours, or of the user's data set
+        return None
 
 
 def _worst(rows: pa.Table, rule: Rule) -> list[int]:

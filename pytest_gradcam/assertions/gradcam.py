@@ -11,7 +11,7 @@ from torch import Tensor
 from pytest_gradcam import explanations
 from pytest_gradcam.assertions import attention, checking, maps, reliance, trust
 from pytest_gradcam.assertions.asking import Asking, Record, listed, one_class_each
-from pytest_gradcam.assertions.dataset import DataSet, judge_dataset
+from pytest_gradcam.assertions.dataset import PASS_RATE, DataSet, judge_dataset
 from pytest_gradcam.assertions.keywords import AssertKeywords, DatasetKeywords, SuiteKeywords
 from pytest_gradcam.assertions.sharing import Shared
 from pytest_gradcam.baselines.shelf import Shelf
@@ -316,10 +316,10 @@ class Gradcam:
         *,
         metric: str | None = None,
         threshold: float | None = None,
-        pass_rate: float = 0.9,
+        pass_rate: float | None = None,
         **keywords: Unpack[DatasetKeywords],
     ) -> Verdict:
-        """As the function `assert_dataset_attention`, with these settings."""
+        """As the function `assert_dataset_attention`, with these settings; 0.9 where these name no pass rate."""
         __tracebackhide__ = True
         own = [field.name for field in fields(DataSet) if field.name != "data"]
         known = [*DatasetKeywords.__annotations__, "metric", "threshold", "pass_rate"]
@@ -327,7 +327,10 @@ class Gradcam:
         given: dict[str, Any] = {**keywords, "threshold": threshold} | ({} if metric is None else {"metric": metric})
         data = DataSet(dataset, **{name: given.pop(name) for name in own if name in given})
         asking = self._asking("assert_dataset_attention", given, AssertKeywords)
-        return asking.deliver(judge_dataset(asking, model, data, pass_rate=pass_rate))
+        named = asking.settings.pass_rate != Settings().pass_rate
+        default = asking.settings.pass_rate if named else PASS_RATE
+        rate = default if pass_rate is None else pass_rate
+        return asking.deliver(judge_dataset(asking, model, data, pass_rate=rate))
 
     def check(
         self,

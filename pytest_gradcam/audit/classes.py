@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -39,6 +40,7 @@ def classes_of(
         return _asked(categories, asked, count, labels), None
     if labels is not None:
         places = {name: place for place, name in enumerate(labels)}
+        _refuse_ambiguous(categories, labels)
         missing = [name for name in categories if name not in places]
         if not missing:
             return [places[name] for name in categories], None
@@ -75,11 +77,23 @@ def _asked(categories: Sequence[str], asked: Categories, count: int, labels: Seq
             if labels is None or cls not in labels:
                 known = "the model has no labels" if labels is None else f"it is none of the model's {len(labels)}"
                 raise SettingsError(f"categories has {cls!r} for {name!r}: {known}")
+            _refuse_ambiguous([cls], labels)
             cls = list(labels).index(cls)
         if isinstance(cls, bool) or not isinstance(cls, int) or not 0 <= cls < count:
             raise SettingsError(f"categories has {cls!r} for {name!r}: the model has {count} classes (0..{count - 1})")
         found.append(cls)
     return found
+
+
+def _refuse_ambiguous(names: Sequence[str], labels: Sequence[str]) -> None:
+    """ImageNet has two cranes, a bird and a machine."""
+    counts = Counter(labels)
+    several = [name for name in names if counts[name] > 1]
+    if several:
+        raise SettingsError(
+            f"of the model's labels, {counts[several[0]]} are {several[0]!r}: which is meant cannot be told. Pass "
+            "categories={name: class index, …}"
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

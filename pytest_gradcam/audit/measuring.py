@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pytest_gradcam.assertions.asking import class_name
 from pytest_gradcam.assertions.attention import BARELY_ABOVE_CHANCE, place_of
-from pytest_gradcam.audit.preparing import LONGEST, Block, Part, Ready
+from pytest_gradcam.audit.preparing import LONGEST, Block, Part, Ready, refuse_fatal
 from pytest_gradcam.audit.rows import Row, Status
 from pytest_gradcam.cam.explain import explain_inputs_often
 from pytest_gradcam.cam.explanation import Explanation
@@ -46,6 +46,7 @@ def _maps(part: Part, model: ModelLike, options: Options) -> Sequence[Explanatio
         return explained(part, model, options)
     except Exception as error:  # of ours, or what the user's model raises
         if len(part.rows) == 1:
+            refuse_fatal(error)
             return [error]
     # One at a time then: it is one picture's fault perhaps, or memory is short.
     return [_maps(part.row(place), model, options)[0] for place in range(len(part.rows))]
@@ -84,6 +85,7 @@ def _row(ready: Ready, mask: npt.NDArray[np.float32], made: Explanation | Except
         ready.place,
         ready.key,
         "not explained",
+        asked=ready.cls,
         cls=ready.cls,
         frame=ready.frame,
         region=str(ready.region)[:LONGEST],
@@ -95,9 +97,9 @@ def _row(ready: Ready, mask: npt.NDArray[np.float32], made: Explanation | Except
     row = replace(
         row,
         cls=made.cls,
-        label=made.label,
+        label=None if made.label is None else made.label[:LONGEST],
         predicted=made.predicted,
-        predicted_label=made.predicted_label,
+        predicted_label=None if made.predicted_label is None else made.predicted_label[:LONGEST],
         predicted_probability=made.predicted_probability,
         probability=made.probability,
         score=made.score,

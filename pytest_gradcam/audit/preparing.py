@@ -5,39 +5,38 @@ Runs in the loader's worker processes: all that a dataset costs is paid here.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pytest_gradcam.audit.data.sample import NO_REGION, Asked, Sample, SampleError, Source
+from pytest_gradcam.audit.data.sample import NO_REGION, Asked, DataSetError, Sample, Source
 from pytest_gradcam.audit.rows import Row, Status
 from pytest_gradcam.errors import ImageError, RegionError, SettingsError, said_by
 from pytest_gradcam.geometry import geometric_steps
 from pytest_gradcam.images import Prepared, carry_region, prepare, prepare_trusting
 from pytest_gradcam.pictures import load
-from pytest_gradcam.probes import Probe, probe
 from pytest_gradcam.regions import Region
 from pytest_gradcam.transforms import Transform
 
 # How a slice is made of an image: its text, or None where the image is in none.
 SliceOf: TypeAlias = Callable[[Sample], "str | bool | int | None"]
 
-Steps: TypeAlias = list[Callable[[Image.Image], Image.Image]]
+# What is asked of an image, by category, and what it is about: known without reading it.
+Said: TypeAlias = tuple[tuple[int | None, ...], Mapping[str, str]]
 
-# Whether a transform is random, and where it puts pixels, is looked at with these images and every so many after them;
-# the others are pushed through it once, and their region once, as a plain loop over the data would.
-FIRST: Final = 8
-EVERY: Final = 100
-# Probes of frame sizes that are kept: photos come in few sizes, or in so many that no store would hold them.
-PROBES: Final = 8
+# What a device says that has run out of memory, or that will not answer any more until the process ends.
+_OF_DEVICE: Final = re.compile(r"CUDA error|out of memory|CUBLAS_STATUS|CUDNN_STATUS|device-side assert")
 LONGEST: Final = 500  # characters of a reason, a note or a text that slices are made of
 
 
@@ -117,108 +116,95 @@ class Preparer:
     why: str
     classes: Sequence[int] | None = None
     slices: Mapping[str, SliceOf] = field(default_factory=dict)
-    _probes: dict[tuple[int, int], Probe] = field(default_factory=dict)
-    _steps: tuple[Steps | None] | None = None
 
-    def one(self, index: int, key: str, get: Callable[[], Sample]) -> One:
-        """One image, made ready; whatever goes wrong with it is a row.
+    def one(self, index: int, key: str, get: Callable[[], Sample], said: Callable[[], Said] | None = None) -> One:
+        """One image, made ready; whatever is wrong with it is a row, whatever is wrong with more than it is raised.
 
         Args:
             index: of the image in the data set.
             key: of the image, where it cannot be read.
             get: reads it.
+            said: what is asked of it, where it cannot be read; None where that cannot be told.
+
+        Raises:
+            DataSetError: the data set cannot be read.
+            Exception: what a function that makes slices raises, or memory that is short.
         """
         try:
             sample = get()
         except Exception as error:  # of ours, or of the user's own data set, which may raise anything
-            return One(None, [], [_refused(index, 0, key, "unreadable", said_by(error))])
-        about = dict(sample.about)
-        try:
-            about |= {name: text for name, made in self.slices.items() if (text := _text(made(sample))) is not None}
-        except Exception as error:  # of the user's own function
-            return One(None, [], [_refused(index, 0, sample.key, "unreadable", f"a slice raised {said_by(error)}")])
-        about = {name[:LONGEST]: text[:LONGEST] for name, text in about.items()}
+            refuse_fatal(error)
+            return self._unread(index, key, said_by(error), said)
+        about = self._about(sample)
         if not sample.asked:
             return One(None, [], [_refused(index, 0, sample.key, "no region", NO_REGION, about)])
-        closely = index < FIRST or index % EVERY == 0
+        asked = self.mapped(sample.asked)
         try:
-            prepared = self._prepared(sample.image, closely=closely)
+            prepared = self._prepared(sample.image)
         except Exception as error:  # of ours, of PIL, or of the user's transform
-            said = said_by(error)
-            rows = [
-                _refused(index, place, sample.key, "unreadable", said, about, each.cls)
-                for place, each in enumerate(sample.asked)
-            ]
-            return One(None, [], rows)
-        return self._with_regions(index, sample, about, prepared, closely=closely)
+            refuse_fatal(error)
+            why = said_by(error)
+            return One(
+                None, [], [_unreadable(index, i, sample.key, why, about, each.cls) for i, each in enumerate(asked)]
+            )
+        return self._with_regions(index, sample.key, asked, about, prepared)
+
+    def _unread(self, index: int, key: str, why: str, said: Callable[[], Said] | None) -> One:
+        classes, about = ((), {}) if said is None else said()
+        asked = self.mapped([Asked(cls, None, why) for cls in classes]) or [Asked(None, None, why)]
+        with suppress(Exception):  # of the user's function, which may look at the image
+            about = self._about(Sample(key, None, tuple(asked), about))
+        return One(None, [], [_unreadable(index, i, key, why, about, each.cls) for i, each in enumerate(asked)])
+
+    def _about(self, sample: Sample) -> dict[str, str]:
+        made = {name: _text(name, of(sample)) for name, of in self.slices.items()}
+        about = {**sample.about, **{name: text for name, text in made.items() if text is not None}}
+        return {name[:LONGEST]: text[:LONGEST] for name, text in about.items()}
 
     def _with_regions(
-        self, index: int, sample: Sample, about: Mapping[str, str], prepared: Prepared, *, closely: bool
+        self, index: int, key: str, asked: Sequence[Asked], about: Mapping[str, str], prepared: Prepared
     ) -> One:
         digest = _digest_of(prepared.tensor)
         ready, refused = [], []
-        for place, asked in enumerate(sample.asked):
-            notes = "; ".join(asked.notes)[:LONGEST]
+        for place, each in enumerate(asked):
+            notes = "; ".join(each.notes)[:LONGEST]
+            if each.region is None:
+                refused.append(_refused(index, place, key, _lacking(each), each.why, about, each.cls, notes))
+                continue
             try:
-                cls = self.class_of(asked)
-                if asked.region is None:
-                    refused.append(_refused(index, place, sample.key, _lacking(asked), asked.why, about, cls, notes))
-                    continue
-                mask = self._carried(asked.region, prepared, closely=closely)
+                mask = carry_region(each.region, prepared)
             except Exception as error:  # of ours, or of the user's transform
+                refuse_fatal(error)
                 status: Status = "unusable region" if isinstance(error, RegionError) else "unreadable"
-                refused.append(_refused(index, place, sample.key, status, said_by(error), about, asked.cls, notes))
+                refused.append(_refused(index, place, key, status, said_by(error), about, each.cls, notes))
                 continue
             known = _digest(digest, mask)
-            one = Ready(index, place, sample.key, cls, asked.region, prepared.frame, about, known, notes)
-            ready.append((one, mask))
+            ready.append((Ready(index, place, key, each.cls, each.region, prepared.frame, about, known, notes), mask))
         return One(prepared.tensor if ready else None, ready, refused)
 
-    def _carried(self, region: Region, prepared: Prepared, *, closely: bool) -> npt.NDArray[np.float32]:
-        return carry_region(region, prepared, trusting=not closely)
+    def mapped(self, asked: Sequence[Asked]) -> list[Asked]:
+        """What is asked, by classes of the model; categories that are one class of it are asked together."""
+        by_class: dict[int | None, list[Asked]] = {}
+        for each in asked:
+            by_class.setdefault(self._class_of(each.cls), []).append(each)
+        return [_united(cls, alike) for cls, alike in by_class.items()]
 
-    def _geometric(self) -> Steps | None:
-        if self._steps is None:
-            found = None if self.transform is None else geometric_steps(self.transform)
-            self._steps = (found,)
-        return self._steps[0]
-
-    def class_of(self, asked: Asked) -> int | None:
-        """The model's class that is asked for; None for the predicted one.
-
-        Raises:
-            SampleError: the data set names no such category.
-        """
-        if asked.cls is None or self.classes is None:
-            return asked.cls
-        if not 0 <= asked.cls < len(self.classes):
-            raise SampleError(f"category {asked.cls} is none of the {len(self.classes)} that the data set names")
-        return self.classes[asked.cls]
+    def _class_of(self, cls: int | None) -> int | None:
+        return cls if cls is None or self.classes is None else self.classes[cls]
 
     def prepared(self, image: object) -> Prepared:
         """One image made ready, as `explain` would."""
-        return self._prepared(image, closely=True)
-
-    def _prepared(self, image: object, *, closely: bool) -> Prepared:
         if isinstance(image, Tensor):
             return prepare(image)
         if self.transform is None:
             raise ImageError(self.why)
-        if closely:
-            return prepare(image, transform=self.transform)
-        rgb = load(image)
-        between = None if self._geometric() is not None else self._probe((rgb.shape[0], rgb.shape[1]))
-        return prepare_trusting(rgb, self.transform, between)
+        return prepare(image, transform=self.transform)
 
-    def _probe(self, frame: tuple[int, int]) -> Probe:
-        assert self.transform is not None  # only pictures come here
-        found = self._probes.pop(frame, None)
-        if found is None:
-            found = probe(self.transform, *frame)
-        self._probes[frame] = found
-        while len(self._probes) > PROBES:
-            self._probes.pop(next(iter(self._probes)))
-        return found
+    def _prepared(self, image: object) -> Prepared:
+        """The same; a transform whose steps are known is not called again and again to see what it does."""
+        if self.transform is None or isinstance(image, Tensor) or geometric_steps(self.transform) is None:
+            return self.prepared(image)
+        return prepare_trusting(load(image), self.transform)
 
 
 class Items(Dataset[One]):
@@ -232,7 +218,9 @@ class Items(Dataset[One]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> One:
-        return self.preparer.one(index, self.source.key(index), lambda: self.source[index])
+        said = getattr(self.source, "said", None)  # a user's own source need not know
+        told = None if said is None else partial(said, index)
+        return self.preparer.one(index, self.source.key(index), lambda: self.source[index], told)
 
 
 def collate(ones: Sequence[One]) -> Block:
@@ -273,15 +261,40 @@ def slices_of(slices: Sequence[str] | Mapping[str, SliceOf] | None) -> dict[str,
     return {}
 
 
-def _text(value: object) -> str | None:
-    """A slice that a function puts an image in."""
+def refuse_fatal(error: Exception) -> None:
+    """Raise again what is no fault of one image: as a row, it would be said of images that nothing is wrong with."""
+    if isinstance(error, DataSetError | MemoryError | torch.OutOfMemoryError):
+        raise error
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
+    if isinstance(error, RuntimeError) and _OF_DEVICE.search(str(error)):
+        raise error
+
+
+def _united(cls: int | None, alike: Sequence[Asked]) -> Asked:
+    """One class, of one category or several: where one of their regions is not known, nor is that of the class."""
+    notes = tuple(dict.fromkeys(note for each in alike for note in each.notes))
+    without = [each for each in alike if each.region is None]
+    if without:
+        return Asked(cls, None, without[0].why, notes)
+    return Asked(cls, Region.union(*(each.region for each in alike)), "", notes)
+
+
+def _text(name: str, value: object) -> str | None:
+    """A slice that a function puts an image in.
+
+    Raises:
+        SettingsError: it gave no text, number, True, False or None.
+    """
     if value is None or isinstance(value, str):
         return value or None
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
         return str(value)
-    raise SettingsError(f"{value!r}, which is no text, number, True, False or None")
+    raise SettingsError(
+        f"the slice {name!r} gave {value!r}: a slice is a text, a whole number, True, False, or None for no slice"
+    )
 
 
 def _lacking(asked: Asked) -> Status:
@@ -314,4 +327,8 @@ def _refused(
     notes: str = "",
 ) -> Row:
     reason = " ".join(reason.split())[:LONGEST]
-    return Row(index, place, key, status, reason=reason, notes=notes, cls=cls, about=about or {})
+    return Row(index, place, key, status, reason=reason, notes=notes, cls=cls, asked=cls, about=about or {})
+
+
+def _unreadable(index: int, place: int, key: str, why: str, about: Mapping[str, str], cls: int | None) -> Row:
+    return _refused(index, place, key, "unreadable", why, about, cls)

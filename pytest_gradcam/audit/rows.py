@@ -28,7 +28,8 @@ class Row:
         status: `measured`, or why it was not.
         reason: the same for a person; empty of what was measured.
         notes: what a person should know of it besides.
-        cls: class index.
+        asked: class index that was asked for; None where the data set names none.
+        cls: class index that was explained: the one asked for, else the predicted one.
         label: its name, where known.
         predicted: class index with the largest logit.
         predicted_label: its name, where known.
@@ -59,6 +60,7 @@ class Row:
     status: Status
     reason: str = ""
     notes: str = ""
+    asked: int | None = None
     cls: int | None = None
     label: str | None = None
     predicted: int | None = None
@@ -93,8 +95,9 @@ _PAIR_NAMES: Final = {
 _TYPES: Final[dict[str, pa.DataType]] = {
     "index": pa.int64(),
     "place": pa.int32(),
-    "cls": pa.int32(),
-    "predicted": pa.int32(),
+    "asked": pa.int64(),
+    "cls": pa.int64(),
+    "predicted": pa.int64(),
     "about": pa.map_(pa.string(), pa.string()),
     "raw": pa.list_(pa.float32()),
 }
@@ -136,9 +139,16 @@ def _flat(row: Row) -> dict[str, Any]:
             first, second = _PAIR_NAMES[each.name]
             flat[first], flat[second] = (None, None) if value is None else value
         elif each.name == "about":
-            flat[each.name] = [(str(name), str(text)) for name, text in value.items()]
+            flat[each.name] = [(_sayable(str(name)), _sayable(str(text))) for name, text in value.items()]
+        elif isinstance(value, str):
+            flat[each.name] = _sayable(value)
         elif isinstance(value, float) and not math.isfinite(value):
             flat[each.name] = None
         else:
             flat[each.name] = value
     return flat
+
+
+def _sayable(text: str) -> str:
+    """Names of files and classes may hold half characters, which no file of text can."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -12,6 +12,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 import pyarrow as pa
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from pytest_gradcam.assertions.asking import Asking
@@ -23,10 +24,12 @@ from pytest_gradcam.audit.data.sample import DataSetError, Source, Stream
 from pytest_gradcam.audit.engines import local
 from pytest_gradcam.audit.judging import Bad, Rule, judge
 from pytest_gradcam.audit.preparing import Preparer, SliceOf, slices_of
+from pytest_gradcam.audit.rechecking import rechecked
 from pytest_gradcam.audit.report import AuditReport
 from pytest_gradcam.audit.results import columns_of
+from pytest_gradcam.audit.said import digest_of, said
 from pytest_gradcam.audit.store import Folder
-from pytest_gradcam.audit.work import TRIED, Work, digest_of
+from pytest_gradcam.audit.work import TRIED, Work
 from pytest_gradcam.audit.worst import looking
 from pytest_gradcam.audit.writing import report_of
 from pytest_gradcam.cam.running import LayerLike, MethodLike, ModelLike
@@ -34,7 +37,7 @@ from pytest_gradcam.errors import SettingsError, TransformError, said_by
 from pytest_gradcam.explanations import ForwardLike
 from pytest_gradcam.metrics import METRICS
 from pytest_gradcam.settings import Settings
-from pytest_gradcam.transforms import Transform, declared_transform, describe
+from pytest_gradcam.transforms import Transform, declared_transform
 
 ENGINES: Final = ("local", "ray")
 BATCH_SIZE: Final = 32
@@ -158,13 +161,16 @@ def audited(
     if baseline is not None:
         earlier(baseline, rule.metric, folder.path)  # before an hour's work is done for it
     with folder.taken():
-        folder.begin(_asked(work, slices))
+        folder.begin(_asked(work))
         _compute(work, folder, workers, engine, cluster or {}, progress)
         folder.tell(_about(work, settings))
         judged = judge(columns_of(folder.results, rule.metric), rule, list(slices or ()))
-        if not is_written:
-            return AuditReport(folder.path, judged, about=folder.about() or {}), work
-        return report_of(folder.path, judged, baseline, looking(work.source, work.preparer)), work
+        if is_written:
+            report = report_of(folder.path, judged, baseline, looking(work.source, work.preparer))
+        else:
+            report = AuditReport(folder.path, judged, about=folder.about() or {})
+        folder.clear()  # all is written: what is asked again is computed again
+        return report, work
 
 
 def _checked(
@@ -216,7 +222,8 @@ def _work(
     preparer = Preparer(transform, why, None, slices_of(slices))
     options = Asking("audit", settings).options
     if source.categories is not None:
-        assert isinstance(source, Source)  # what is read from a path
+        if not isinstance(source, Source):
+            raise SettingsError("a stream with categories is not served: give it class indices of the model")
         inputs = _some_input(source, preparer)
         classes, labels = classes_of(source.categories, categories, model, inputs, options)
         preparer.classes = classes
@@ -258,14 +265,14 @@ def _compute(
     work: Work, folder: Folder, workers: int | None, engine: str, cluster: Mapping[str, Any], progress: bool | None
 ) -> None:
     """Compute what is missing, and make the results of it."""
-    if folder.results.exists():
-        folder.clear()
-        return
     done = folder.done()
+    if done:
+        work = rechecked(work, folder, done)
+    made: dict[int, range] = {}
     if isinstance(work.source, Source):
-        numbers = list(work.parts())
-        missing = [number for number in numbers if number not in done]
-        had = sum(work.images(number) for number in numbers if number in done)
+        made = {number: work.indices(number) for number in work.parts()}
+        missing = [number for number in made if number not in done]
+        had = sum(len(made[number]) for number in made if number in done)
         if engine == "ray":
             from pytest_gradcam.audit.engines.ray import compute  # an extra of its own
 
@@ -281,15 +288,16 @@ def _compute(
             raise SettingsError(
                 "a stream is gone through from its beginning, on one machine: pass a data set with a length"
             )
-        numbers = []
+        first = 0
         with _bar(None, 0, progress) as bar:
             for number, rows, count in local.stream(work, done):
-                numbers.append(number)
+                made[number] = range(first, first + count)
+                first += count
                 _keep(folder, number, rows)
                 bar.update(count)
-    if not numbers:
+    if not made:
         raise DataSetError("the data set has no images")
-    folder.finish(numbers, work.metrics)
+    folder.finish(made, work.metrics)
 
 
 def _keep(folder: Folder, number: int, rows: pa.Table | None) -> None:
@@ -314,32 +322,33 @@ def _bar(count: int | None, done: int, progress: bool | None) -> Iterator[tqdm]:
         yield bar
 
 
-def _asked(work: Work, slices: Sequence[str] | Mapping[str, SliceOf] | None) -> dict[str, Any]:
+def _asked(work: Work) -> dict[str, Any]:
     """All that the rows depend on."""
     options = work.options
     return {
         "data set": work.source.fingerprint,
         "images": len(work.source) if isinstance(work.source, Source) else None,
         "model": digest_of(work.model),
-        "method": _named(options.method),
-        "layer": _named(options.layer),
-        "engine": options.engine,
-        "forward": _named(options.forward),
-        "transform": None if work.preparer.transform is None else describe(work.preparer.transform),
+        "method": said(options.method),
+        "layer": _layer(work.model, options.layer),
+        "forward": said(options.forward),
+        "transform": None if work.preparer.transform is None else said(work.preparer.transform),
         "labels": None if options.labels is None else list(options.labels),
         "classes": None if work.preparer.classes is None else list(work.preparer.classes),
         "metrics": sorted(work.metrics),
-        "slices": sorted(slices) if isinstance(slices, Mapping) else [],
+        "slices": {name: said(made) for name, made in sorted(work.preparer.slices.items())},
         "batch size": work.batch_size,
     }
 
 
-def _named(value: object) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_named(each) for each in value]
-    return getattr(value, "__qualname__", type(value).__qualname__)
+def _layer(model: ModelLike, layer: LayerLike) -> Any:
+    """A layer by its name, where it is a module of the model."""
+    if isinstance(layer, nn.Module) and isinstance(model, nn.Module):
+        names = [name for name, module in model.named_modules() if module is layer]
+        return names[0] if names else said(layer)
+    if isinstance(layer, list | tuple):
+        return [_layer(model, each) for each in layer]
+    return layer
 
 
 def _about(work: Work, settings: Settings) -> dict[str, Any]:

@@ -6,9 +6,11 @@ made of them when all are done. Whoever opens a folder again goes on where it wa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pytest_gradcam.audit.rows import SCHEMA, schema
 from pytest_gradcam.errors import SettingsError
-from pytest_gradcam.files import is_draft, lock_file, make_ignored, remove_drafts, write_whole
+from pytest_gradcam.files import is_draft, lock_file, make_ignored, remove_drafts, replaced_whole, write_whole
 
 ABOUT: Final = "audit.json"
 RESULTS: Final = "results.parquet"
@@ -29,6 +31,10 @@ MADE_BY: Final = "gradcam audit"
 
 _PART: Final = re.compile(r"part-(\d{8})\.parquet", re.ASCII)
 _COMPRESSION: Final = "zstd"
+# In the metadata of a part: a digest of what it was asked.
+_ASKED: Final = b"gradcam.asked"
+# Seconds to wait for the lock: processes that loaded images for an audit that was killed hold it until they notice.
+_PATIENCE: Final = 10.0
 
 
 class AuditError(SettingsError):
@@ -40,6 +46,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._asked = b""
 
     @property
     def results(self) -> Path:
@@ -53,22 +60,21 @@ class Folder:
         Raises:
             AuditError: another audit is at work in it, it cannot be made, or it holds something else.
         """
+        where = str(self.path)
         try:
             make_ignored(self.path)
-            others = {name for name in os.listdir(self.path) if not is_draft(name)} - {".gitignore", LOCK, PARTS}
-            if others and not (self.path / ABOUT).exists():
-                raise AuditError(
-                    f"the folder {str(self.path)!r} holds something else: give another one, or an empty one"
-                )
-            (self.path / PARTS).mkdir(exist_ok=True)
+            others = {name for name in os.listdir(self.path) if not is_draft(name)} - {".gitignore", LOCK}
+            if others and ABOUT not in others:
+                raise AuditError(f"the folder {where!r} holds something else: give another one, or an empty one")
+            if (self.path / PARTS).is_symlink() or (self.path / LOCK).is_symlink():
+                raise AuditError(f"the folder {where!r} has links to other places in it: give another one")
             file = (self.path / LOCK).open("ab")
         except OSError as error:
-            raise AuditError(f"the folder {str(self.path)!r} cannot be used: {error.strerror}") from error
+            raise AuditError(f"the folder {where!r} cannot be used: {error.strerror}") from error
         with file:
-            if os.name == "posix" and not lock_file(file.fileno()):
-                raise AuditError(f"another audit is at work in {str(self.path)!r}: wait for it, or give another folder")
+            if not _locked(file.fileno()):
+                raise AuditError(f"another audit is at work in {where!r}: wait for it, or give another folder")
             remove_drafts(self.path)
-            remove_drafts(self.path / PARTS)
             yield
 
     def begin(self, asked: Mapping[str, Any]) -> None:
@@ -80,9 +86,13 @@ class Folder:
         Raises:
             AuditError: the folder holds an audit of something else.
         """
+        self._asked = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest().encode()
         held = self.about()
-        if held is None:
+        if held is None:  # first of all that is written: what is in the folder without it is somebody else's
             self._write({"made_by": MADE_BY, "schema": SCHEMA, "asked": asked})
+        (self.path / PARTS).mkdir(exist_ok=True)
+        remove_drafts(self.path / PARTS)
+        if held is None:
             return
         before = held.get("asked", {})
         asked = json.loads(json.dumps(asked))
@@ -121,9 +131,18 @@ class Folder:
         write_whole(self.path / ABOUT, json.dumps(held, indent=1, allow_nan=False).encode("ascii"))
 
     def done(self) -> set[int]:
-        """Numbers of the parts that are done."""
-        found = (_PART.fullmatch(entry.name) for entry in os.scandir(self.path / PARTS))
-        return {int(match[1]) for match in found if match is not None}
+        """Numbers of the parts that are done, of what is asked now; others are there no more afterwards."""
+        found = set()
+        for number, path in self._parts():
+            try:
+                of = pq.read_schema(path).metadata or {}
+            except (OSError, pa.ArrowException):
+                of = {}
+            if of.get(_ASKED) == self._asked:
+                found.add(number)
+            else:
+                path.unlink()
+        return found
 
     def keep(self, number: int, rows: pa.Table) -> None:
         """Keep the rows of a part; at the next instant they are on the disk, or the part is not done.
@@ -132,43 +151,62 @@ class Folder:
             OSError: they cannot be written.
         """
         sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, compression=_COMPRESSION)
+        pq.write_table(rows.replace_schema_metadata({_ASKED: self._asked}), sink, compression=_COMPRESSION)
         write_whole(self._part(number), sink.getvalue().to_pybytes())
 
-    def finish(self, numbers: Sequence[int], metrics: Sequence[str]) -> None:
-        """Make the results of the parts, and remove these; copies are told as such.
+    def rows_of(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a part that is done.
+
+        Raises:
+            AuditError: they cannot be read.
+        """
+        path = self._part(number)
+        try:
+            return pq.read_table(path, columns=None if columns is None else list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise AuditError(f"{str(path)!r} cannot be read ({error}): remove it, and run the audit again") from error
+
+    def finish(self, parts: Mapping[int, range], metrics: Sequence[str]) -> None:
+        """Make the results of the parts; copies are told as such.
 
         Args:
-            numbers: of all parts, in order.
+            parts: for each part, in order, which images it has.
             metrics: registered names.
 
         Raises:
-            AuditError: a part cannot be read.
+            AuditError: a part cannot be read, or has rows of other images than it should.
         """
-        draft = self.path / f"{RESULTS}.draft"
+        wanted = schema(metrics)
         seen: set[bytes] = set()
-        with pq.ParquetWriter(draft, schema(metrics), compression=_COMPRESSION) as writer:
-            for number in numbers:
-                try:
-                    part = pq.read_table(self._part(number), schema=schema(metrics))
-                except (OSError, pa.ArrowException) as error:
+        with replaced_whole(self.results) as file, pq.ParquetWriter(file, wanted, compression=_COMPRESSION) as writer:
+            for number, images in parts.items():
+                part = self.rows_of(number).replace_schema_metadata(None)
+                if part.schema != wanted or not _is_of(part, images):
+                    path = self._part(number)
                     raise AuditError(
-                        f"{str(self._part(number))!r} cannot be read ({error}): remove it, and run the audit again"
-                    ) from error
+                        f"{str(path)!r} holds other rows than it should: remove it, and run the audit again"
+                    )
                 writer.write_table(_told_apart(part, seen))
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, self.results)
-        self.clear()
 
     def clear(self) -> None:
         """Remove the parts, which are in the results."""
-        for number in self.done():
+        for _, path in self._parts():
             with suppress(OSError):
-                self._part(number).unlink()
+                path.unlink()
+
+    def _parts(self) -> list[tuple[int, Path]]:
+        names = ((_PART.fullmatch(name), name) for name in os.listdir(self.path / PARTS))
+        return sorted((int(match[1]), self.path / PARTS / name) for match, name in names if match is not None)
 
     def _part(self, number: int) -> Path:
         return self.path / PARTS / f"part-{number:08}.parquet"
+
+
+def _is_of(part: pa.Table, images: range) -> bool:
+    """Whether a part has rows of each of its images, each row once, in order."""
+    indices, places = part["index"].to_pylist(), part["place"].to_pylist()
+    keys = list(zip(indices, places, strict=True))
+    return sorted(set(indices)) == list(images) and keys == sorted(set(keys))
 
 
 def _told_apart(part: pa.Table, seen: set[bytes]) -> pa.Table:
@@ -190,3 +228,12 @@ def _told_apart(part: pa.Table, seen: set[bytes]) -> pa.Table:
         place = part.schema.get_field_index(name)
         part = part.set_column(place, part.schema.field(name), pa.array(values, pa.string()))
     return part
+
+
+def _locked(descriptor: int) -> bool:
+    until = time.monotonic() + _PATIENCE
+    while os.name == "posix" and not lock_file(descriptor):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import GeneratorType
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pytest_gradcam.assertions.attention import place_of
-from pytest_gradcam.audit.data.sample import SampleError, Source, Stream
+from pytest_gradcam.audit.data.sample import DataSetError, SampleError, Source, Stream
 from pytest_gradcam.audit.measuring import explained, measure
 from pytest_gradcam.audit.preparing import Block, Items, One, Preparer, collate
 from pytest_gradcam.audit.rows import Row, table
@@ -28,6 +27,7 @@ from pytest_gradcam.cam.explain import explain_inputs
 from pytest_gradcam.cam.model import resolve_device, unwrap
 from pytest_gradcam.cam.running import ModelLike, Options
 from pytest_gradcam.cam.untouched import Inventory
+from pytest_gradcam.errors import ClassError, NonFiniteError
 from pytest_gradcam.images import carry_region
 from pytest_gradcam.verdicts import Sight
 
@@ -72,10 +72,15 @@ class Work:
         """Numbers of all parts; of a stream, whose end is not known, there are none."""
         return range(-(-len(self.source) // self.part_size)) if isinstance(self.source, Source) else range(0)
 
+    def indices(self, number: int) -> range:
+        """Which images a part has."""
+        assert isinstance(self.source, Source)
+        first = number * self.part_size
+        return range(first, min(first + self.part_size, len(self.source)))
+
     def images(self, number: int) -> int:
         """How many images a part has."""
-        assert isinstance(self.source, Source)
-        return min(self.part_size, len(self.source) - number * self.part_size)
+        return len(self.indices(number))
 
     def loader(self, numbers: Sequence[int], workers: int) -> DataLoader[Block]:
         """The blocks of these parts, in order."""
@@ -86,7 +91,9 @@ class Work:
             for start in range(first, first + self.images(number), self.batch_size):
                 batches.append([*range(start, min(start + self.batch_size, len(self.source)))])
         items: Any = Items(self.source, self.preparer)
-        return DataLoader(items, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+        # Without one of its own, the loader would draw from the user's generator.
+        own = torch.Generator()
+        return DataLoader(items, batch_sampler=batches, collate_fn=collate, num_workers=workers, generator=own)
 
     def measured(self, block: Block) -> list[Row]:
         """The rows of a block."""
@@ -101,10 +108,9 @@ class Work:
         if not isinstance(self.source, Source):
             return None
         sample = self.source[index]
-        asked = sample.asked[place]
+        asked = self.preparer.mapped(sample.asked)[place]
         prepared = self.preparer.prepared(sample.image)
-        cls = self.preparer.class_of(asked)
-        (explanation,) = explain_inputs(self.model, prepared.tensor, [cls], [prepared.look], self.options)
+        (explanation,) = explain_inputs(self.model, prepared.tensor, [asked.cls], [prepared.look], self.options)
         if asked.region is None:
             return Sight(explanation)
         mask = carry_region(asked.region, prepared)
@@ -114,23 +120,16 @@ class Work:
         """Explain the first image that can be, so that its layer is found, whoever computes which part.
 
         Raises:
-            Exception: no image of the first hundred can be explained, each raises: what the first of them does.
+            DataSetError: none of the first hundred images can be used.
+            Exception: the model explains none of those that can: what it raises for the first of them.
         """
         if isinstance(self.source, Source):
             items = Items(self.source, self.preparer)
-            self._begin(items[index] for index in range(min(len(items), TRIED)))
-
-    def _begin(self, ones: Iterable[One]) -> None:
-        parts = (part for one in ones for part in collate([one]).parts)
-        first: Exception | None = None
-        for part in itertools.islice(parts, TRIED_BY_MODEL):
-            try:
-                explained(part.row(0), self.model, self.options)
-                return
-            except Exception as error:  # of ours, or what the user's model raises
-                first = error if first is None else first
-        if first is not None:
-            raise first
+            attempt = Attempt(self)
+            for index in range(min(len(items), TRIED)):
+                if attempt.succeeds(items[index]):
+                    return
+            attempt.end()
 
     def computed(self, numbers: Sequence[int], workers: int = 0) -> Iterator[tuple[int, pa.Table, int]]:
         """Parts with their rows, and how many images they have, in order."""
@@ -147,23 +146,22 @@ class Work:
     def streamed(self, done: set[int]) -> Iterator[tuple[int, pa.Table | None, int]]:
         """As `computed`, of a stream; parts that are done have no rows, and are gone through only."""
         samples = iter(self.source)
+        attempt = Attempt(self)
         index = number = 0
-        has_begun = False
         while True:
             rows: list[Row] = []
             count = 0
             for _ in range(self.blocks):
                 ones = []
-                for sample in _some(samples, self.batch_size):
+                for sample in some(samples, self.batch_size):
                     if number not in done:
-                        ones.append(self.preparer.one(index, str(index), functools.partial(_given, sample)))
+                        ones.append(self.preparer.one(index, str(index), functools.partial(given, sample)))
                     index += 1
                     count += 1
-                if not has_begun and any(one.ready for one in ones):
-                    self._begin(ones)
-                    has_begun = True
+                any(attempt.succeeds(one) for one in ones)
                 rows += self.measured(collate(ones)) if ones else []
             if count == 0:
+                attempt.end()
                 return
             yield number, None if number in done else table(rows, self.metrics), count
             number += 1
@@ -184,33 +182,76 @@ class Work:
         return replace(self, model=copy.deepcopy(module).to(device))
 
 
-def digest_of(model: Any) -> str:
-    """What tells one model from another: its type, and all its weights and buffers."""
-    digest = hashlib.sha256()
-    for module in [model] if isinstance(model, nn.Module) else model if isinstance(model, tuple) else []:
-        if not isinstance(module, nn.Module):
-            continue
-        digest.update(f"{type(module).__module__}.{type(module).__qualname__}".encode())
-        for name, tensor in module.state_dict().items():
-            digest.update(name.encode())
-            if isinstance(tensor, torch.Tensor):
-                held = tensor.detach().cpu().contiguous()
-                digest.update(f"{tuple(held.shape)} {held.dtype}".encode())
-                digest.update(held.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+class Attempt:
+    """The first images, until the model has explained one: an audit of a model that explains none is called off."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._is_over = False
+        self._tried = 0
+        self._raised: Exception | None = None
+        self._refused = ""
+
+    def succeeds(self, one: One) -> bool:
+        """Whether the model has explained this image, or one before it.
+
+        Raises:
+            Exception: what the model raises, where it has explained none of several images.
+        """
+        if self._is_over:
+            return True
+        self._refused = self._refused or next((row.reason for row in one.refused), "")
+        for part in collate([one]).parts:
+            try:
+                explained(part.row(0), self._work.model, self._work.options)
+            except (ClassError, NonFiniteError):  # of this image alone
+                self._is_over = True
+            except Exception as error:  # of ours, or what the user's model raises
+                self._raised = self._raised or error
+                self._tried += 1
+                if self._tried == TRIED_BY_MODEL:
+                    raise self._raised from None
+            else:
+                self._is_over = True
+        return self._is_over
+
+    def end(self) -> None:
+        """There are no more images to try.
+
+        Raises:
+            DataSetError: none can be used.
+            Exception: as `succeeds`.
+        """
+        if self._is_over:
+            return
+        if self._raised is not None:
+            raise self._raised
+        if self._refused:
+            raise DataSetError(f"none of the first images can be used; the first: {self._refused}")
 
 
-def _some(samples: Iterator[Any], count: int) -> Iterator[Any]:
+def some(samples: Iterator[Any], count: int) -> Iterator[Any]:
+    """The next samples of a stream; in the place of one that cannot be used, why.
+
+    Raises:
+        DataSetError: the stream is a generator, and ended with one that cannot be used: what follows will not be seen.
+    """
     for _ in range(count):
         try:
             yield next(samples)
         except StopIteration:
             return
         except SampleError as error:  # this image alone: a stream goes on after it
+            if isinstance(samples, GeneratorType):
+                raise DataSetError(
+                    f"the stream ended with an image that cannot be used ({error}): a generator gives nothing after it "
+                    "raised. Make it an iterator that goes on, or pass a data set with a length"
+                ) from error
             yield error
 
 
-def _given(sample: Any) -> Any:
+def given(sample: Any) -> Any:
+    """A sample; or what is raised in its place."""
     if isinstance(sample, Exception):
         raise sample
     return sample

@@ -91,6 +91,20 @@ class TestVerdicts:
         assert dict(verdict.facts)["lacking"] == "30 no evidence; they count as failed, copies are left out"
         assert assert_dataset_attention(reader(), data, bad="excluded").passed
 
+    def test_stand_though_the_worst_image_cannot_be_read_again(self) -> None:
+        class Once(Scenes):
+            seen: set[int]
+
+            def __getitem__(self, index: int) -> Any:
+                seen = self.__dict__.setdefault("seen", set())
+                if index in seen and index:
+                    raise OSError("gone")
+                seen.add(index)
+                return super().__getitem__(index)
+
+        verdict = failing(Once(scenes(60, hidden=0.5)))
+        assert verdict.value == 0.5 and verdict.sight is None
+
     def test_other_metrics_and_thresholds(self) -> None:
         data = Scenes(scenes(60))
         assert assert_dataset_attention(reader(), data, metric="pointing_game").passed
@@ -104,6 +118,12 @@ class TestSettings:
         verdict = gradcam.assert_dataset_attention(reader(), data)
         assert verdict.confidence == 0.99 and "energy passes on" in verdict.message
         assert gradcam.assert_dataset_attention(reader(), data, metric="pointing_game", threshold=1.0).passed
+
+    @pytest.mark.parametrize(("named", "rate"), [({}, 0.9), ({"pass_rate": 0.5}, 0.5), ({"pass_rate": 0.95}, 0.95)])
+    def test_of_the_pass_rate_hold_where_there_are_any(self, named: dict[str, float], rate: float) -> None:
+        gradcam = Gradcam(Settings(**named))  # type: ignore[arg-type]  # numbers
+        assert gradcam.assert_dataset_attention(reader(), Scenes(scenes(100))).threshold == rate
+        assert gradcam.assert_dataset_attention(reader(), Scenes(scenes(100)), pass_rate=0.7).threshold == 0.7
 
     def test_unknown_keywords_are_refused(self) -> None:
         with pytest.raises(SettingsError, match="unknown keyword 'pass_rates'"):

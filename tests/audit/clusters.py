@@ -14,7 +14,6 @@ from torch import nn
 
 from tests.audit.scenes import reader
 
-
 _forwards = itertools.count()  # of this process; a model's own attributes are put back after each map
 
 
@@ -45,7 +44,7 @@ class Dying(nn.Module):
 
 
 class Telling(nn.Module):
-    """The reader of red and green, which leaves a file named after the machine it runs on, and takes its time.
+    """The reader of red and green, which tells by files on which machine and in which process it runs, and takes time.
 
     Args:
         folder: of the files.
@@ -63,6 +62,7 @@ class Telling(nn.Module):
 
         if ray.is_initialized():
             (self.folder / ray.get_runtime_context().get_node_id()).touch()
+            (self.folder / f"process-{os.getpid()}").touch()
             time.sleep(self.seconds)
         found: torch.Tensor = self.net(x)
         return found

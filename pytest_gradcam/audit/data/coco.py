@@ -96,6 +96,12 @@ class CocoSource:
         """The file's name; where several entries have it, their ids too."""
         return self._keys[index]
 
+    def said(self, index: int) -> tuple[tuple[int | None, ...], Mapping[str, str]]:
+        """The classes that are asked for in an image, and what it is about, whether or not it can be read."""
+        image = self._images[index]
+        found = {annotation.category for annotation in pickle.loads(self._annotations[index])}
+        return tuple(sorted(found, key=lambda cls: (cls is None, cls or 0))), image.about
+
     def __getitem__(self, index: int) -> Sample:
         """One image.
 

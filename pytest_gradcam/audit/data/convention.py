@@ -138,7 +138,7 @@ class _Samples(Iterator[Sample]):
         self._place += 1
         try:
             item = next(self._items)
-        except (StopIteration, GradcamError, MemoryError):
+        except (StopIteration, MemoryError):
             raise
         except Exception as error:  # the user's code; an iterator that raised tells nothing of where it stands
             raise DataSetError(f"the data set raised {said_by(error)} for image {self._place}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -56,6 +57,11 @@ class FolderSource:
     def key(self, index: int) -> str:
         """The picture's path in its folder."""
         return self._keys[index]
+
+    def said(self, index: int) -> tuple[tuple[int | None, ...], Mapping[str, str]]:
+        """The classes that are asked for in an image, and what it is about, whether or not it can be read."""
+        own = _class_of(self._names[index])
+        return (None if own is None else self._places[own],), {}
 
     def __getitem__(self, index: int) -> Sample:
         """One image.

@@ -82,6 +82,9 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Sample:
         """One image.
 
+        A source may also have `said(index)`, the classes that are asked for in the image and what it is about, known
+        without reading it: then an image that cannot be read counts in its classes and slices.
+
         Raises:
             SampleError: what is said of the image cannot be used.
             GradcamError: as for whatever else cannot be.

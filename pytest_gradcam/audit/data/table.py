@@ -117,6 +117,12 @@ class TableSource:
         """The file's name; of a row without one, its line."""
         return self._keys[index]
 
+    def said(self, index: int) -> tuple[tuple[int | None, ...], Mapping[str, str]]:
+        """The classes that are asked for in an image, and what it is about, whether or not it can be read."""
+        image = self._images[index]
+        found = {self._places.get(row.cls) for row in image.rows if row.cls or any(row.edges)}
+        return tuple(sorted(found, key=lambda cls: (cls is None, cls or 0))), image.about
+
     def __getitem__(self, index: int) -> Sample:
         """One image.
 

@@ -103,6 +103,11 @@ class VocSource:
         """The file's name; of a picture that is missing, as the annotations have it."""
         return self._keys[index]
 
+    def said(self, index: int) -> tuple[tuple[int | None, ...], Mapping[str, str]]:
+        """The classes that are asked for in an image, and what it is about, whether or not it can be read."""
+        image = self._images[index]
+        return tuple(sorted({self._places[one.name] for one in image.objects if one.name})), _about(image)
+
     def __getitem__(self, index: int) -> Sample:
         """One image.
 
