@@ -10,8 +10,8 @@ turn and in changing order: the audit (load, explain, measure, write the part do
 alone, without regions. What comes before the first part and after the last one is timed apart. `cpu` is the time of the
 process, which a busy machine blurs less, and which says nothing with workers.
 
-Memory: peak resident memory of a process of its own that audits small pictures (64 px) with a small model, from its
-start to its report.
+Memory (Linux): peak resident memory of a process of its own that audits small pictures (64 px) with a small model, from
+its start to its report.
 
 Scaling: the ray engine with actors of one processor each. `steady` counts from the moment when each actor has given
 back its first part, `whole` is all of the audit, with starting ray, its actors, and the report.
@@ -23,7 +23,6 @@ import argparse
 import json
 import logging
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -49,12 +48,36 @@ from pytest_gradcam.audit.engines import ray as ray_engine
 from pytest_gradcam.audit.store import Folder
 from pytest_gradcam.audit.work import Work
 from tests.audit.data.generated import coco_data_set
-from tests.audit.scenes import reader
 
 CLOCKS: Final = {"wall": time.perf_counter, "cpu": time.process_time}
 CLASSES: Final = 2
 MIB: Final = 2**20
 SMALL: Final = 64  # pixels
+# An audit in a process of its own, which imports no more than an audit does; prints its peak, also at the steps before.
+CHILD: Final = """
+import json, sys, time
+from pytest_gradcam.audit import run
+from pytest_gradcam.audit.store import Folder
+from tests.audit.broken import to_input
+
+def note(name):
+    with open("/proc/self/status") as file:  # ru_maxrss starts from that of the parent
+        (peak,) = (line for line in file if line.startswith("VmHWM"))
+    steps[name] = round(int(peak.split()[1]) / 1024, 1)
+
+def noted(self, *arguments):
+    note("parts")
+    finish(self, *arguments)
+    note("results")
+
+steps, finish, started = {}, Folder.finish, time.monotonic()
+Folder.finish = noted
+note("start")
+folder, out = sys.argv[1:]
+run.audit(reader(), folder + "/objects.json", images=folder + "/images", out=out, transform=to_input, device="cpu", progress=False)
+note("peak")
+print(json.dumps(steps | {"seconds": round(time.monotonic() - started)}))
+"""  # noqa: E501
 AUDIT, PLAIN, BARE = "audit", "plain, same loader", "plain, pictures alone"
 
 
@@ -176,7 +199,7 @@ def memory(asked: argparse.Namespace) -> None:
 
 def _peak(folder: Path, asked: argparse.Namespace) -> float:
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "benchmarks.audit", "child", str(folder), out]
+        command = [sys.executable, "-c", CHILD, str(folder), out]
         environment = os.environ | (HAND_BACK if asked.hand_back else {})
         root = Path(__file__).parent.parent
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root, env=environment)
@@ -184,31 +207,6 @@ def _peak(folder: Path, asked: argparse.Namespace) -> float:
     print(f"{folder.name} images: {told}", flush=True)
     peak: float = told["peak"]
     return peak
-
-
-def child(asked: argparse.Namespace) -> None:
-    """An audit in this process; prints its peak, and what it was at each step before."""
-    steps: dict[str, float] = {}
-
-    def note(name: str) -> None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        steps[name] = round(peak / (MIB if sys.platform == "darwin" else 1024), 1)
-
-    note("start")
-    finish = Folder.finish
-
-    def noted(self: Folder, *arguments: Any) -> None:
-        note("parts")
-        finish(self, *arguments)
-        note("results")
-
-    Folder.finish = noted  # type: ignore[method-assign]
-    started = time.monotonic()
-    data, images = asked.folder / "objects.json", asked.folder / "images"
-    keywords: dict[str, Any] = {"transform": to_input, "device": "cpu", "progress": False}
-    run.audit(reader(), data, images=images, out=asked.out, **keywords)
-    note("peak")
-    print(json.dumps(steps | {"seconds": round(time.monotonic() - started)}))
 
 
 def to_input(picture: Image.Image) -> Tensor:
@@ -285,20 +283,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one.add_argument("--actors", type=int, nargs="+", default=[1, 2])
     one.add_argument("--rounds", type=int, default=3)
     one.set_defaults(call=scaling)
-    one = parts.add_parser("child")
-    one.add_argument("folder", type=Path)
-    one.add_argument("out", type=Path)
-    one.set_defaults(call=child)
     for each in parts.choices.values():
         each.add_argument("--batch", type=int, default=32, help="images at a time (default: %(default)s)")
         each.add_argument("--threads", type=int, help="torch.set_num_threads; default: torch's own choice")
     asked = parser.parse_args(arguments)
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
-    if asked.call is not child:
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        about = machine(torch.device("cpu")) | {"threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
-        print(", ".join(f"{key}: {value}" for key, value in about.items()), flush=True)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    about = machine(torch.device("cpu")) | {"threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
+    print(", ".join(f"{key}: {value}" for key, value in about.items()), flush=True)
     asked.call(asked)
 
 

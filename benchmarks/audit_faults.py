@@ -154,7 +154,7 @@ def killed(asked: argparse.Namespace, folder: Path) -> None:
             if kills < asked.kills:
                 if kills % 2:
                     wait_for_parts(pid, out, count)
-                    time.sleep(rng.uniform(0, 1) * (took - merging))
+                    time.sleep(rng.uniform(0, 1 if kills % 4 == 1 else 0.1) * (took - merging))  # merging is short
                 else:
                     time.sleep(rng.uniform(0, 1) * took)
                 os.kill(pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_gradcam.audit.clusters import cluster
-from pytest_gradcam.audit.judging import Columns, Rule, judge
+from pytest_gradcam.audit.judging import Columns, Rule, Texts, judge
 from pytest_gradcam.audit.paired import signed_rank
 from pytest_gradcam.statistics import holm
 
@@ -35,8 +35,8 @@ def judged(runs: int) -> tuple[float, float]:
             value=value,
             chance=np.full(count, 0.1),
             filled=np.full(count, 0.8),
-            cls=np.full(count, ""),
-            about={"site": site},
+            cls=Texts.of([""] * count),
+            about={"site": Texts.of(site)},
         )
         found = judge(columns, Rule(pass_rate=RATE), ["site"])
         groups = [found.overall, *found.slices]
@@ -72,7 +72,7 @@ def blobs(
     apart = (x - places[:, 0, None, None]) ** 2 + (y - places[:, 1, None, None]) ** 2
     maps = np.exp(-apart / 2 / spread**2) * rng.uniform(0.5, 2, (len(places), 1, 1))
     noisy = maps + noise * rng.normal(0, 0.3, maps.shape)
-    return np.maximum(noisy, 1e-9).reshape(len(places), -1).astype(np.float32)
+    return np.asarray(np.maximum(noisy, 1e-9).reshape(len(places), -1), np.float32)
 
 
 def clustered(runs: int) -> None:

@@ -143,8 +143,9 @@ def cluster(maps: Maps) -> tuple[npt.NDArray[np.int64], float]:
         maps: (n, cells), not negative, each with some mass; n at least 100.
 
     Returns:
-        (n,) numbers of clusters from 0, all 0 where nothing was found, -1 of maps that are in none; and how many times
-        an eigenvalue of the normalised Laplacian is the one before, at its widest.
+        (n,) numbers of clusters from 0, all 0 where nothing was found, -1 of maps that are in none: pieces and clusters
+        that are too small, by number or share, are none, and where one alone is left nothing was found; and how many
+        times an eigenvalue of the normalised Laplacian is the one before, at its widest.
     """
     from sklearn.cluster import SpectralClustering  # slow to import, as is all of scikit-learn
 
@@ -165,7 +166,11 @@ def cluster(maps: Maps) -> tuple[npt.NDArray[np.int64], float]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Graph is not fully connected")  # so it falls apart the more clearly
         found = how.fit_predict(graph)
-    _, labels[kept] = np.unique(found, return_inverse=True)
+    enough = np.bincount(found)[found] >= smallest
+    if np.unique(found[enough]).size < 2:  # one cluster and what is left of it are no ways of looking
+        labels[:] = 0
+        return labels, gap
+    _, labels[kept[enough]] = np.unique(found[enough], return_inverse=True)
     return labels, gap
 
 
@@ -186,9 +191,9 @@ def _chosen(
     """Class, rows, grid, how many maps there are, and how many on other grids."""
     sizes = read(path, ["grid_height", "grid_width"])
     heights, widths = (np.nan_to_num(numbers(sizes[name])).astype(np.int64) for name in ("grid_height", "grid_width"))
-    usable = (columns.status == "measured") & np.isfinite(columns.value) & (columns.cls != "") & (heights > 0)
-    names, which = np.unique(columns.cls, return_inverse=True)
-    which = np.where(usable, which, -1)
+    usable = (columns.status == "measured") & np.isfinite(columns.value) & (columns.cls.codes >= 0) & (heights > 0)
+    names = columns.cls.texts
+    which = np.where(usable, columns.cls.codes, -1)
     order = np.argsort(which, kind="stable")
     counts = np.bincount(which[usable], minlength=len(names))
     passed = np.bincount(which[usable], passes[usable], len(names))
@@ -206,7 +211,7 @@ def _chosen(
             continue
         some = alike[np.arange(min(alike.size, MOST_MAPS)) * alike.size // min(alike.size, MOST_MAPS)]
         height, width = grids[:, commonest].tolist()
-        yield str(names[number]), some, (height, width), rows.size, rows.size - alike.size
+        yield names[number], some, (height, width), rows.size, rows.size - alike.size
 
 
 def _maps(path: Path, chosen: list[tuple[str, Places, tuple[int, int], int, int]]) -> list[Maps]:

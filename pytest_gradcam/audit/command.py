@@ -73,7 +73,7 @@ def _audited(wanted: Wanted) -> Any:
         raise SettingsError(
             f'an audit needs {" and ".join(missing)}: pip install "pytest-gradcam[audit]", or [ray] for many machines'
         )
-    from pytest_gradcam.audit.run import audit
+    from pytest_gradcam.audit.run import audit  # needs what was looked for
     from pytest_gradcam.loading import load_model, load_object
 
     transform = None if wanted.transform is None else load_object(wanted.transform)
@@ -119,7 +119,9 @@ def _labels(path: Path) -> list[str]:
 
 
 def _lines(report: Any) -> list[str]:
-    groups = sorted((*report.slices, *report.classes), key=lambda group: (group.rate is not None, group.rate))
+    from pytest_gradcam.audit.judging import worst_first  # as above
+
+    groups = worst_first([*report.slices, *report.classes])
     rows = [("pass rate", "between", "images", "mean", "outcome", "group")]
     for group in [report.overall, *groups[:LISTED]]:
         if group.rate is None or group.interval is None:

@@ -13,22 +13,23 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pytest_gradcam.audit.judging import CLASS, Columns, Judged, Kind, Rule, counting, passing
+from pytest_gradcam.audit.changes import Change, Comparison, Moved, Outcome, Turned
+from pytest_gradcam.audit.judging import Columns, Judged, Kind, Rule, Texts, counting, passing
 from pytest_gradcam.audit.paired import mcnemar, signed_rank
-from pytest_gradcam.audit.results import class_names, columns_of, read
-from pytest_gradcam.audit.rows import SCHEMA, Status
+from pytest_gradcam.audit.results import columns_of, read
+from pytest_gradcam.audit.rows import SCHEMA
 from pytest_gradcam.audit.store import RESULTS, AuditError, Folder
 from pytest_gradcam.metrics import METRICS
-from pytest_gradcam.statistics import Interval, holm, skewed_interval
+from pytest_gradcam.statistics import holm, skewed_interval
 
-Outcome: TypeAlias = Literal["worse", "better", "no difference shown"]
 Places: TypeAlias = npt.NDArray[np.int64]
 Values: TypeAlias = npt.NDArray[np.float64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -38,113 +39,6 @@ EXAMPLES: Final = 5
 # What is told where both audits were not asked the same; another model is what audits are compared for.
 _TOLD: Final = ("data set", "images", "method", "layer", "transform", "engine", "forward", "labels", "classes")
 _LONGEST: Final = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Images that are in both audits, together.
-
-    Attributes:
-        kind: `all`, `class` or `slice`.
-        name: as of `judging.Group`.
-        images: how many count in both.
-        measured: how many of them have a value in both.
-        before: mean of the metric in the earlier audit, over what is measured in both.
-        now: the same of this one.
-        difference: `now - before`.
-        interval: of that mean difference.
-        lost: images that passed and do not any more.
-        gained: images that did not pass and do now.
-        p_passes: how likely `lost` and `gained` are so far apart where nothing changed (McNemar, exact).
-        p: how likely differences lean so far to one side where nothing changed (Wilcoxon), corrected for all groups.
-        outcome: what is decided by `p`.
-    """
-
-    kind: Kind
-    name: str
-    images: int
-    measured: int
-    before: float | None
-    now: float | None
-    difference: float | None
-    interval: Interval | None
-    lost: int
-    gained: int
-    p_passes: float
-    p: float
-    outcome: Outcome
-
-    def __str__(self) -> str:
-        return {"all": "all images", "class": f"class {self.name}"}.get(self.kind, self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """One class in one image, measured in both audits.
-
-    Attributes:
-        row: place among the rows of this audit.
-        row_before: place among the rows of the earlier one.
-        image: its key.
-        cls: its class, for a person.
-        before: value of the metric then.
-        now: value now.
-    """
-
-    row: int
-    row_before: int
-    image: str
-    cls: str
-    before: float
-    now: float
-
-
-@dataclass(frozen=True, slots=True)
-class Turned:
-    """Rows that are in another status now.
-
-    Attributes:
-        before: the status then.
-        now: the status now.
-        rows: how many.
-        images: keys of the first.
-    """
-
-    before: Status
-    now: Status
-    rows: int
-    images: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What changed since an earlier audit.
-
-    Attributes:
-        folder: of the earlier audit.
-        overall: all images that are in both.
-        classes: each class.
-        slices: each slice that was asked for.
-        worse: what became worse the most, the worst first.
-        better: what became better the most.
-        only_now: rows that the earlier audit has not.
-        only_before: rows that this one has not.
-        examples: keys of the first images of both.
-        turned: rows in another status, the most frequent change first.
-        remarks: what was asked otherwise, so that a difference need not be the model's.
-    """
-
-    folder: Path
-    overall: Change
-    classes: tuple[Change, ...]
-    slices: tuple[Change, ...]
-    worse: tuple[Moved, ...]
-    better: tuple[Moved, ...]
-    only_now: int
-    only_before: int
-    examples: Mapping[str, tuple[str, ...]]
-    turned: tuple[Turned, ...]
-    remarks: tuple[str, ...]
 
 
 def earlier(baseline: str | os.PathLike[str] | Any, metric: str, own: Path) -> Path:
@@ -181,8 +75,11 @@ def earlier(baseline: str | os.PathLike[str] | Any, metric: str, own: Path) -> P
 def compare(own: Path, now_columns: Columns, judged: Judged, before: Path) -> Comparison:
     """What changed from an earlier audit to this one.
 
-    Rows are the same where key of the image and class are; of what one of both has twice, copies are left out. Classes
-    in one picture are one image, with the mean of their differences.
+    Rows are the same where the key of the image and the class that was asked for are, or, where none was named, the
+    place among what was asked: which class was predicted is the model's affair, and what is compared. A row of an image
+    of which nothing was known but that it cannot be read is the same as each that the other audit has of that image.
+    Of what one of both has twice, copies are left out. Classes in one picture are one image, with the mean of their
+    differences.
 
     Args:
         own: the folder of this audit.
@@ -194,13 +91,13 @@ def compare(own: Path, now_columns: Columns, judged: Judged, before: Path) -> Co
         AuditError: the results cannot be read, or the metric was not measured.
     """
     rule = judged.rule
-    before_columns = columns_of(before / RESULTS, rule.metric)
+    before_columns = columns_of(before / RESULTS, rule.metric, sorted({group.slice for group in judged.slices}))
     keys = [_keys(folder, columns) for folder, columns in ((own, now_columns), (before, before_columns))]
     now, then = _paired(*keys)
     pairs = _Pairs.of(rule, now_columns, before_columns, now, then)
-    groups = _groups(judged, now_columns, now, pairs)
-    table = read(own / RESULTS, ["image", "cls", "label"])
-    worse, better = (_moved(table, pairs, now, then, side) for side in (-1, 1))
+    groups = _groups(judged, now_columns, before_columns, now, then, pairs)
+    table = read(own / RESULTS, ["image"])
+    worse, better = (_moved(table, now_columns.cls, pairs, now, then, side) for side in (-1, 1))
     left = [_left(key["row"].to_numpy(), found) for key, found in zip(keys, (now, then), strict=True)]
     examples = {
         name: _first_images(folder, rows)
@@ -258,27 +155,56 @@ class _Pairs:
 
 def _keys(folder: Path, columns: Columns) -> pa.Table:
     """What rows are told by, and their places; copies are left out."""
-    table = read(folder / RESULTS, ["image", "cls"])
-    table = table.set_column(1, "cls", table["cls"].fill_null(-1))
-    table = table.append_column("row", pa.array(np.arange(len(table)), pa.int64()))
-    return table.filter(pa.array(columns.status != "copy"))
+    path = folder / RESULTS
+    has_asked = "asked" in pq.read_schema(path).names
+    table = read(path, ["image", "place", "asked" if has_asked else "cls"])
+    asked = table[2].cast(pa.int64())
+    is_named = pc.is_valid(asked)
+    images = table["image"].combine_chunks().dictionary_encode()
+    only = np.bincount(images.indices, minlength=len(images.dictionary))[images.indices] == 1
+    # Nothing is known of such an image: not even what would have been asked of it.
+    is_whole = only & (columns.status == "unreadable") & ~np.asarray(is_named)
+    keys = pa.table(
+        {
+            "image": table["image"],
+            "named": is_named,
+            "number": pc.coalesce(asked, table["place"].cast(pa.int64())),
+            "whole": pa.array(is_whole),
+            "row": pa.array(np.arange(len(table)), pa.int64()),
+        }
+    )
+    return keys.filter(pa.array(columns.status != "copy"))
 
 
 def _paired(now: pa.Table, before: pa.Table) -> tuple[Places, Places]:
-    """Places of the rows that are in both, in the order of this audit."""
-    joined = now.join(before, ["image", "cls"], join_type="inner", right_suffix=" before")
-    rows, rows_before = (joined[name].to_numpy() for name in ("row", "row before"))
-    _, first = np.unique(rows, return_index=True)
-    return np.asarray(rows[first], np.int64), np.asarray(rows_before[first], np.int64)
+    """Places of the rows that are in both, in the order of this audit; a row may be the same as several."""
+    exact = _joined(now, before, ["image", "named", "number"])
+    _, first = np.unique(exact[0], return_index=True)
+    images, images_before = (table.select(["image", "row"]) for table in (now, before))
+    whole = [
+        _joined(images.filter(now["whole"]), images_before, ["image"]),
+        _joined(images, images_before.filter(before["whole"]), ["image"]),
+    ]
+    found = np.concatenate([exact[:, first], *whole], axis=1)
+    rows, rows_before = np.unique(found, axis=1)
+    return rows, rows_before
 
 
-def _groups(judged: Judged, columns: Columns, now: Places, pairs: _Pairs) -> list[Change]:
+def _joined(now: pa.Table, before: pa.Table, keys: list[str]) -> Places:
+    """(2, n), rows of both."""
+    joined = now.join(before, keys, join_type="inner", right_suffix=" before")
+    return np.stack([np.asarray(joined[name].to_numpy(), np.int64) for name in ("row", "row before")])
+
+
+def _groups(
+    judged: Judged, now_columns: Columns, before_columns: Columns, now: Places, then: Places, pairs: _Pairs
+) -> list[Change]:
     """All images, classes and slices: what is judged is one family, classes that are only shown another."""
-    is_judged = {(group.kind, group.name): group.is_judged for group in (*judged.classes, *judged.slices)}
     found, families = [], []
-    for kind, name, inside in _members(judged, columns, now):
-        found.append(_change(kind, name, pairs, inside, judged.rule.confidence))
-        families.append(is_judged.get((kind, name), True))
+    members = _members(judged, now_columns, before_columns, now, then)
+    for group, inside in zip((judged.overall, *judged.classes, *judged.slices), members, strict=True):
+        found.append(_change(group.kind, group.name, pairs, inside, judged.rule.confidence))
+        families.append(group.is_judged)
     adjusted = np.ones(len(found))
     for family in (True, False):
         places = [place for place, each in enumerate(families) if each is family]
@@ -289,25 +215,32 @@ def _groups(judged: Judged, columns: Columns, now: Places, pairs: _Pairs) -> lis
     ]
 
 
-def _members(judged: Judged, columns: Columns, now: Places) -> Iterator[tuple[Kind, str, Flags]]:
-    """The pairs that belong to each group."""
-    yield "all", "", np.ones(len(now), np.bool_)
-    names, which = np.unique(columns.cls[now], return_inverse=True)
-    numbers = {name: number for number, name in enumerate(names.tolist())}
-    for group in judged.classes:
-        yield "class", group.name, np.asarray(which == numbers.get(group.name, -1))
-    wanted = {group.name for group in judged.slices}
-    for name, texts in columns.about.items():
-        if name != CLASS:
-            found, which = np.unique(texts[now], return_inverse=True)
-            for number, text in enumerate(found.tolist()):
-                if text and f"{name} = {text}" in wanted:
-                    yield "slice", f"{name} = {text}", np.asarray(which == number)
+def _members(judged: Judged, columns: Columns, before: Columns, now: Places, then: Places) -> Iterator[Places]:
+    """The pairs that belong to all images, to each class, and to each slice, as places."""
+    yield np.arange(len(now))
+    classes = _split(columns.cls, before.cls, now, then)
+    yield from (classes[group.name] for group in judged.classes)
+    name = ""
+    for group in judged.slices:
+        if group.slice != name:
+            name = group.slice
+            slices = _split(columns.about[name], before.about[name], now, then)
+        yield slices[group.text]
 
 
-def _change(kind: Kind, name: str, pairs: _Pairs, inside: Flags, confidence: float) -> tuple[dict[str, Any], float]:
+def _split(column: Texts, before: Texts, now: Places, then: Places) -> dict[str, Places]:
+    """The pairs of each text; of a row that has none now, the earlier one decides."""
+    numbers = {text: number for number, text in enumerate(column.texts)}
+    earlier_codes = np.asarray([*(numbers.get(text, -1) for text in before.texts), -1])  # the last is of those without
+    codes = np.where(column.codes[now] >= 0, column.codes[now], earlier_codes[before.codes[then]])
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(numbers) + 1))
+    return {text: order[ends[number] : ends[number + 1]] for text, number in numbers.items()}
+
+
+def _change(kind: Kind, name: str, pairs: _Pairs, inside: Places, confidence: float) -> tuple[dict[str, Any], float]:
     """The numbers of a group, its p-value not corrected yet; and which way it leans."""
-    inside = inside & pairs.counts
+    inside = inside[pairs.counts[inside]]
     images, place = np.unique(pairs.index[inside], return_inverse=True)
     passed, passes = (
         np.bincount(place, ~flags[inside], images.size) == 0 for flags in (pairs.passed, pairs.passes)
@@ -352,15 +285,21 @@ def _outcome(p: float, lean: float, confidence: float) -> Outcome:
     return "better" if lean > 0 else "worse"
 
 
-def _moved(table: pa.Table, pairs: _Pairs, now: Places, then: Places, side: int) -> tuple[Moved, ...]:
+def _moved(table: pa.Table, classes: Texts, pairs: _Pairs, now: Places, then: Places, side: int) -> tuple[Moved, ...]:
     """What changed most to one side: -1 for the worse, 1 for the better."""
     gain = np.where(np.isfinite(pairs.change), side * pairs.change, -math.inf)
     chosen = [place for place in np.argsort(-gain, kind="stable")[:MOST].tolist() if gain[place] > 0]
-    some = table.take(pa.array(now[chosen], pa.int64()))
-    named = zip(some["image"].to_pylist(), class_names(some).tolist(), strict=True)
+    images = table["image"].take(pa.array(now[chosen], pa.int64())).to_pylist()
     return tuple(
-        Moved(int(now[place]), int(then[place]), image, cls, float(pairs.before[place]), float(pairs.now[place]))
-        for place, (image, cls) in zip(chosen, named, strict=True)
+        Moved(
+            row=int(now[place]),
+            row_before=int(then[place]),
+            image=image,
+            cls=classes[now[place]],
+            before=float(pairs.before[place]),
+            now=float(pairs.now[place]),
+        )
+        for place, image in zip(chosen, images, strict=True)
     )
 
 

@@ -7,7 +7,7 @@ shown to be wrong, passes where it is shown to be right, and else cannot tell. A
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
@@ -27,8 +27,11 @@ CLASS: Final = "class"
 # What there is nothing to say of: a copy is the same evidence again, and counts neither way.
 _NEVER: Final[Status] = "copy"
 
+_ORDER: Final[tuple[Decision, ...]] = ("failed", "inconclusive", "passed")
+
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Values: TypeAlias = npt.NDArray[np.float64]
+Places: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,35 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Texts:
+    """A column of texts, of which many are the same: a few bytes a row.
+
+    Attributes:
+        codes: int32 (n,), each a place in `texts`; -1 where there is none.
+        texts: each once.
+    """
+
+    codes: npt.NDArray[np.int32]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, texts: Sequence[str] | npt.NDArray[np.str_]) -> Texts:
+        """Of one text a row, "" where there is none."""
+        found, codes = np.unique(np.asarray(texts, np.str_), return_inverse=True)
+        has_none = int(found.size > 0 and found[0] == "")  # it is the first in order
+        return cls((codes - has_none).astype(np.int32), tuple(found[has_none:].tolist()))
+
+    def __getitem__(self, row: int) -> str:
+        code = int(self.codes[row])
+        return "" if code < 0 else self.texts[code]
+
+    def equal(self, text: str) -> Flags:
+        """Which rows have that text."""
+        code = self.texts.index(text) if text in self.texts else len(self.texts)
+        return np.asarray(self.codes == code)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Columns:
     """The rows of an audit, column by column, in the order of the data set: what decisions and reports are made of.
 
@@ -80,8 +112,9 @@ class Columns:
         value: float64 (n,), the metric that is judged; NaN where nothing was measured.
         chance: float64 (n,), NaN where not known.
         filled: float64 (n,), NaN where not known.
-        cls: (n,) names of the classes: label, else index; "" where none is known.
-        about: for each name of a slice (n,) texts, "" where the image has none.
+        cls: names of the classes: label, else index.
+        about: for each slice that was read, what images are in it.
+        known: names of all slices that an image says something of.
     """
 
     index: npt.NDArray[np.int64]
@@ -89,8 +122,9 @@ class Columns:
     value: Values
     chance: Values
     filled: Values
-    cls: npt.NDArray[np.str_]
-    about: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+    cls: Texts
+    about: Mapping[str, Texts] = field(default_factory=dict)
+    known: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -108,12 +142,16 @@ class Group:
         bad: of each status but `measured`, how many rows have it.
         rate: share that passes; None without images.
         interval: of the rate, by Wilson: to be shown.
-        mean: of the metric over what was measured; None without.
+        mean: of the metric over the images that were measured, each the mean of its rows; None without.
         mean_interval: of that mean.
         p_below: how likely so few would pass if the true rate were `pass_rate`, corrected for all that was asked.
         p_above: how likely so many would.
         outcome: what is decided.
         is_judged: whether it counts towards the outcome of the audit, or is only shown.
+        p_alone: `p_below`, were this the only question.
+        questions: for how many `p_below` is corrected.
+        slice: name of the slice; empty of what is none.
+        text: what its images say of it.
     """
 
     kind: Kind
@@ -129,6 +167,10 @@ class Group:
     p_above: float
     outcome: Decision
     is_judged: bool
+    p_alone: float
+    questions: int
+    slice: str = ""
+    text: str = ""
 
     def __str__(self) -> str:
         return {"all": "all images", "class": f"class {self.name}"}.get(self.kind, self.name)
@@ -174,26 +216,23 @@ def judge(columns: Columns, rule: Rule, slices: Sequence[str] = ()) -> Judged:
     Raises:
         SettingsError: a slice that no image knows, or no image counts.
     """
+    slices = tuple(dict.fromkeys(slices))
     for name in slices:
-        if name != CLASS and not (name in columns.about and (columns.about[name] != "").any()):
-            known = ", ".join(sorted({CLASS, *(each for each in columns.about if each != CLASS)}))
+        if name != CLASS and not (name in columns.about and (columns.about[name].codes >= 0).any()):
+            known = ", ".join(
+                sorted({CLASS, *columns.known, *(each for each, held in columns.about.items() if held.texts)})
+            )
             raise SettingsError(f"no image says anything of the slice {name!r}: known are {known}")
-    passes, counts = passing(columns, rule), counting(columns, rule)
-    every = np.ones(len(columns), np.bool_)
-    asked: list[tuple[Kind, str, Flags]] = [("all", "", every)]
-    shown: list[tuple[Kind, str, Flags]] = [
-        ("class", name, columns.cls == name) for name in _sorted(columns.cls) if name
-    ]
-    if CLASS in slices:
-        asked, shown = asked + shown, []
+    counted = _Counted(columns, rule)
+    classes = list(counted.groups("class", columns.cls))
+    asked = list(counted.groups("all", Texts(np.zeros(len(columns), np.int32), ("",))))
+    asked += classes if CLASS in slices else []
     for name in slices:
         if name != CLASS:
-            texts = columns.about[name]
-            asked += [("slice", f"{name} = {text}", texts == text) for text in _sorted(texts) if text]
-    groups = [
-        *_groups(columns, rule, passes, counts, asked, is_judged=True),
-        *_groups(columns, rule, passes, counts, shown, is_judged=False),
-    ]
+            asked += counted.groups("slice", columns.about[name], name)
+    groups = _groups(asked, rule, is_judged=True)
+    if CLASS not in slices:
+        groups += _groups(classes, rule, is_judged=False)
     overall = groups[0]
     if overall.images == 0:
         said = ", ".join(f"{number} {status}" for status, number in overall.bad.items())
@@ -210,14 +249,10 @@ def judge(columns: Columns, rule: Rule, slices: Sequence[str] = ()) -> Judged:
 
 def passing(columns: Columns, rule: Rule) -> Flags:
     """Which rows pass: their value is enough, and a map that knows nothing would not have been enough."""
-    metric, wanted = METRICS[rule.metric], rule.wanted
-    found = np.zeros(len(columns), np.bool_)
-    for i in np.flatnonzero((columns.status == "measured") & np.isfinite(columns.value)):
-        by_chance = metric.at_chance(float(columns.chance[i]), float(columns.filled[i]))
-        found[i] = metric.passes(float(columns.value[i]), wanted, inside=True) and not metric.passes(
-            by_chance, wanted, inside=True
-        )
-    return found
+    metric: Any = METRICS[rule.metric]  # its comparisons are of numbers, and of arrays as well
+    by_chance = np.broadcast_to(metric.at_chance(columns.chance, columns.filled), len(columns))
+    enough = [metric.passes(values, rule.wanted, inside=True) for values in (columns.value, by_chance)]
+    return np.asarray((columns.status == "measured") & np.isfinite(columns.value) & enough[0] & ~enough[1])
 
 
 def counting(columns: Columns, rule: Rule) -> Flags:
@@ -227,61 +262,101 @@ def counting(columns: Columns, rule: Rule) -> Flags:
     return np.asarray(columns.status != _NEVER)
 
 
-def _groups(
-    columns: Columns,
-    rule: Rule,
-    passes: Flags,
-    counts: Flags,
-    asked: Sequence[tuple[Kind, str, Flags]],
-    *,
-    is_judged: bool,
-) -> list[Group]:
-    found = [(*_images(columns, passes, counts & inside), inside) for _, _, inside in asked]
-    tails = [rate_p(passed, n, rule.pass_rate) if n else (1.0, 1.0) for n, passed, _ in found]
-    below, above = (holm([tail[side] for tail in tails]) for side in (0, 1))
+def worst_first(groups: Iterable[Group]) -> list[Group]:
+    """Groups in the order in which a person wants to see them: what fails, what is judged, the lowest rate."""
+    return sorted(
+        groups,
+        key=lambda group: (_ORDER.index(group.outcome), not group.is_judged, group.rate is None, group.rate or 0.0),
+    )
+
+
+def fails_alone(group: Group, rule: Rule) -> bool:
+    """Whether a group would fail were it the only question, and does not, after the correction for all of them."""
+    return group.outcome != "failed" and group.p_alone <= 1 - rule.confidence
+
+
+class _Counted:
+    """The rows, counted group by group, all groups of one column at a time."""
+
+    def __init__(self, columns: Columns, rule: Rule) -> None:
+        self._rule = rule
+        self._passes, self._counts = passing(columns, rule), counting(columns, rule)
+        self._measured = (columns.status == "measured") & np.isfinite(columns.value)
+        self._value = columns.value
+        images, image = np.unique(columns.index, return_inverse=True)
+        self._images, self._image = max(1, images.size), image
+        self._statuses, self._status = np.unique(columns.status, return_inverse=True)
+
+    def groups(self, kind: Kind, column: Texts, name: str = "") -> Iterator[dict[str, Any]]:
+        """What is known of each group before anything is corrected, in the order of their texts."""
+        count = len(column.texts)
+        codes = column.codes.astype(np.int64)
+        # Classes in one picture share it; as rows of their own they would pretend to be more pictures than there are.
+        pairs, place = self._by_image(codes, self._counts)
+        fails = np.bincount(place, ~self._passes[self._counts & (codes >= 0)], pairs.size) > 0
+        images = np.bincount(pairs // self._images, minlength=count)
+        passed = np.bincount(pairs[~fails] // self._images, minlength=count)
+        pairs, place = self._by_image(codes, self._measured)
+        values = self._value[self._measured & (codes >= 0)]
+        means = np.bincount(place, values, pairs.size) / np.bincount(place, minlength=pairs.size)
+        ends = np.searchsorted(pairs // self._images, np.arange(count + 1))
+        inside, kinds = codes >= 0, max(1, self._statuses.size)
+        of_status = np.bincount(codes[inside] * kinds + self._status[inside], minlength=count * kinds)
+        rows = of_status.reshape(-1, kinds)
+        for code in _order(column.texts):
+            if rows[code].any() or kind == "all":
+                text = column.texts[code]
+                yield {
+                    "kind": kind,
+                    "name": f"{name} = {text}" if kind == "slice" else text,
+                    "slice": name,
+                    "text": text if kind == "slice" else "",
+                    **self._numbers(int(images[code]), int(passed[code]), means[ends[code] : ends[code + 1]]),
+                    "bad": self._bad(rows[code]),
+                }
+
+    def _by_image(self, codes: Places, counts: Flags) -> tuple[Places, Places]:
+        """Each group with each of its images, as one number, in order; and of the rows that count which they are of."""
+        which = counts & (codes >= 0)
+        pairs, place = np.unique(codes[which] * self._images + self._image[which], return_inverse=True)
+        return pairs, place
+
+    def _numbers(self, images: int, passed: int, means: Values) -> dict[str, Any]:
+        confidence = self._rule.confidence
+        return {
+            "images": images,
+            "passed": passed,
+            "rate": passed / images if images else None,
+            "interval": wilson(passed, images, confidence) if images else None,
+            "mean": float(means.mean()) if means.size else None,
+            "mean_interval": skewed_interval(means, confidence) if means.size else None,
+        }
+
+    def _bad(self, rows: Places) -> dict[Status, int]:
+        found = dict(zip(self._statuses.tolist(), rows.tolist(), strict=bool(self._statuses.size)))
+        return {status: found[status] for status in STATUSES if status != "measured" and found.get(status)}
+
+
+def _groups(asked: Sequence[dict[str, Any]], rule: Rule, *, is_judged: bool) -> list[Group]:
+    """One family of questions, decided."""
+    tails = [rate_p(each["passed"], each["images"], rule.pass_rate) if each["images"] else (1.0, 1.0) for each in asked]
+    below, above = (holm([tail[side] for tail in tails]).tolist() for side in (0, 1))
     groups = []
-    for place, ((kind, name, inside), (n, passed, _)) in enumerate(zip(asked, found, strict=True)):
+    for each, alone, p_below, p_above in zip(asked, tails, below, above, strict=True):
         # That all images pass is one claim, whatever is asked besides.
-        p_above = tails[place][1] if kind == "all" else float(above[place])
-        outcome = _decide(float(below[place]), p_above, rule.confidence)
+        high = alone[1] if each["kind"] == "all" else p_above
         groups.append(
             Group(
-                kind=kind,
-                name=name,
-                images=n,
-                passed=passed,
-                p_below=float(below[place]),
-                p_above=p_above,
-                outcome=outcome,
+                **each,
+                p_below=p_below,
+                p_above=high,
+                outcome=_decide(p_below, high, rule.confidence),
                 is_judged=is_judged,
-                **_numbers(columns, rule, inside, n, passed),
+                p_alone=alone[0],
+                questions=len(asked),
             )
         )
     return groups
-
-
-def _images(columns: Columns, passes: Flags, counts: Flags) -> tuple[int, int]:
-    """How many images count, and how many of them pass: those of which everything that is asked passes.
-
-    Classes in one picture share it; as rows of their own they would pretend to be more pictures than there are.
-    """
-    indices = columns.index[counts]
-    images = np.unique(indices)
-    failing = np.unique(indices[~passes[counts]])
-    return images.size, images.size - failing.size
-
-
-def _numbers(columns: Columns, rule: Rule, inside: Flags, n: int, passed: int) -> dict[str, Any]:
-    measured = columns.value[inside & (columns.status == "measured") & np.isfinite(columns.value)]
-    statuses, numbers = np.unique(columns.status[inside], return_counts=True)
-    counted = dict(zip(statuses.tolist(), numbers.tolist(), strict=True))
-    return {
-        "bad": {status: counted[status] for status in STATUSES if status != "measured" and status in counted},
-        "rate": passed / n if n else None,
-        "interval": wilson(passed, n, rule.confidence) if n else None,
-        "mean": float(measured.mean()) if measured.size else None,
-        "mean_interval": skewed_interval(measured, rule.confidence) if measured.size else None,
-    }
 
 
 def _decide(p_below: float, p_above: float, confidence: float) -> Decision:
@@ -290,7 +365,11 @@ def _decide(p_below: float, p_above: float, confidence: float) -> Decision:
     return "passed" if p_above <= 1 - confidence else "inconclusive"
 
 
-def _sorted(names: npt.NDArray[np.str_]) -> list[str]:
-    """Each name once: numbers by their value, then the others."""
-    found = np.unique(names).tolist()
-    return sorted(found, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+def _order(texts: Sequence[str]) -> list[int]:
+    """Places of the texts in their order: numbers by their value, then the others."""
+
+    def key(place: int) -> tuple[bool, int, str]:
+        text = texts[place]
+        return not text.isdecimal(), int(text) if text.isdecimal() else 0, text
+
+    return sorted(range(len(texts)), key=key)

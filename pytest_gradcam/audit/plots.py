@@ -75,14 +75,14 @@ class Scatter:
 
 def distributions(columns: Columns, rule: Rule) -> tuple[tuple[Distribution, ...], int]:
     """The classes with the worst medians, at most 30, the worst first; and how many classes there are."""
-    usable = (columns.status == "measured") & np.isfinite(columns.value) & (columns.cls != "")
-    names, which = np.unique(columns.cls[usable], return_inverse=True)
+    usable = (columns.status == "measured") & np.isfinite(columns.value) & (columns.cls.codes >= 0)
+    classes, which = np.unique(columns.cls.codes[usable], return_inverse=True)
     values = columns.value[usable]
     order = np.argsort(which, kind="stable")
-    parts = np.split(values[order], np.cumsum(np.bincount(which, minlength=len(names)))[:-1])
+    parts = np.split(values[order], np.cumsum(np.bincount(which, minlength=len(classes)))[:-1])
     found = [
-        Distribution(name, part.size, tuple(np.quantile(part, SHARES).tolist()))
-        for name, part in zip(names.tolist(), parts, strict=bool(names.size))
+        Distribution(columns.cls.texts[cls], part.size, tuple(np.quantile(part, SHARES).tolist()))
+        for cls, part in zip(classes.tolist(), parts, strict=bool(classes.size))
     ]
     sign = 1 if METRICS[rule.metric].higher_is_inside else -1
     found.sort(key=lambda each: sign * each.quantiles[2])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_gradcam.audit.changes import Comparison
 from pytest_gradcam.audit.clusters import ClassClusters
-from pytest_gradcam.audit.compare import Comparison
-from pytest_gradcam.audit.judging import Group, Judged
+from pytest_gradcam.audit.judging import Group, Judged, fails_alone
 from pytest_gradcam.audit.results import read
 from pytest_gradcam.audit.store import RESULTS
 from pytest_gradcam.metrics import METRICS
@@ -110,6 +110,8 @@ class AuditReport:
         bounds = f"between {overall.interval.low:.1%} and {overall.interval.high:.1%}"
         failing = [str(group) for group in self.judged.judged if group.outcome == "failed"]
         more = f"; too few of {', '.join(failing[:5])}{' …' if len(failing) > 5 else ''}" if failing else ""
+        if fails_alone(overall, rule):
+            more += f"; all images would fail, but not after the correction for {overall.questions} questions"
         sure = f"with {rule.confidence:.0%} confidence each way"
         return f"audit {self.outcome}: {rate}, {bounds} {sure}, needs {rule.pass_rate:.0%}{more}"
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pytest_gradcam.audit.judging import Columns
+from pytest_gradcam.audit.judging import CLASS, Columns, Texts
 from pytest_gradcam.audit.store import AuditError
 
 BATCH = 1024
@@ -45,12 +47,13 @@ def in_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.
         raise AuditError(f"the results {str(path)!r} cannot be read: {error}") from error
 
 
-def columns_of(path: Path, metric: str) -> Columns:
+def columns_of(path: Path, metric: str, slices: Sequence[str] = ()) -> Columns:
     """The columns that decisions are made of.
 
     Args:
         path: of the results.
         metric: that is judged.
+        slices: names of those that are read, besides the classes.
 
     Raises:
         AuditError: the file cannot be read, or the metric was not measured.
@@ -58,7 +61,8 @@ def columns_of(path: Path, metric: str) -> Columns:
     known = pq.read_schema(path).names
     if metric not in known:
         raise AuditError(f"{metric!r} was not measured in the audit {str(path.parent)!r}: audit again with it")
-    rows = read(path, ["index", "status", metric, "chance", "filled", "cls", "label", "about"])
+    rows = read(path, ["index", "status", metric, "chance", "filled", "cls", "label"])
+    about, names = _about(path, len(rows), [name for name in dict.fromkeys(slices) if name != CLASS])
     return Columns(
         index=rows["index"].to_numpy(),
         status=texts(rows["status"]),
@@ -66,7 +70,8 @@ def columns_of(path: Path, metric: str) -> Columns:
         chance=numbers(rows["chance"]),
         filled=numbers(rows["filled"]),
         cls=class_names(rows),
-        about=_about(rows["about"]),
+        about=about,
+        known=names,
     )
 
 
@@ -80,18 +85,42 @@ def texts(column: pa.ChunkedArray) -> npt.NDArray[np.str_]:
     return np.asarray(column.fill_null("").to_numpy(zero_copy_only=False), np.str_)
 
 
-def class_names(rows: pa.Table) -> npt.NDArray[np.str_]:
-    """The class of each row, for a person: its label, else its index, else ""."""
-    labels, classes = rows["label"].to_pylist(), rows["cls"].to_pylist()
-    names = {cls: label for label, cls in zip(labels, classes, strict=True) if label is not None}
-    return np.asarray(["" if cls is None else names.get(cls, str(cls)) for cls in classes], np.str_)
+def class_names(rows: pa.Table) -> Texts:
+    """The class of each row, for a person: its label, with its index where two classes share it; else its index."""
+    indices = np.asarray(rows["cls"].cast(pa.int64()).fill_null(-1).to_numpy(), np.int64)
+    classes, codes = np.unique(indices, return_inverse=True)
+    has_none = int(classes.size > 0 and classes[0] < 0)
+    labelled = np.flatnonzero(rows["label"].is_valid().to_numpy())
+    of, first = np.unique(indices[labelled], return_index=True)
+    labels = dict(zip(of.tolist(), rows["label"].take(pa.array(labelled[first])).to_pylist(), strict=True))
+    names = [labels.get(cls, str(cls)) for cls in classes[has_none:].tolist()]
+    often = Counter(names)
+    unique = [
+        name if often[name] == 1 else f"{name} (class {cls})"
+        for name, cls in zip(names, classes[has_none:].tolist(), strict=True)
+    ]
+    return Texts((codes - has_none).astype(np.int32), tuple(unique))
 
 
-def _about(column: pa.ChunkedArray) -> dict[str, npt.NDArray[np.str_]]:
-    found: dict[str, list[str]] = {}
-    for place, pairs in enumerate(column.to_pylist()):
-        for name, text in pairs or ():
-            if name not in found:
-                found[name] = [""] * len(column)
-            found[name][place] = text
-    return {name: np.asarray(held, np.str_) for name, held in sorted(found.items())}
+def _about(path: Path, count: int, slices: Sequence[str]) -> tuple[dict[str, Texts], tuple[str, ...]]:
+    """The slices that are named, and the names of all."""
+    codes = {name: np.full(count, -1, np.int32) for name in slices}
+    places: dict[str, dict[str, int]] = {name: {} for name in slices}
+    known: set[str] = set()
+    start = 0
+    for batch in in_batches(path, ["about"]):
+        maps = batch.column(0)
+        ends = maps.offsets.to_numpy()
+        keys, values = (each.slice(ends[0], ends[-1] - ends[0]) for each in (maps.keys, maps.items))
+        known |= set(pc.unique(keys).to_pylist())
+        owner = start + np.repeat(np.arange(batch.num_rows), np.diff(ends))
+        for name in slices:
+            inside = pc.equal(keys, name)
+            found = values.filter(inside).dictionary_encode()
+            held = places[name]
+            here = [held.setdefault(text, len(held)) if text else -1 for text in found.dictionary.to_pylist()]
+            mine = owner[inside.to_numpy(zero_copy_only=False)]
+            codes[name][mine] = np.asarray(here, np.int32)[found.indices.to_numpy()]
+        start += batch.num_rows
+    about = {name: Texts(codes[name], tuple(held)) for name, held in places.items()}
+    return about, tuple(sorted(known))

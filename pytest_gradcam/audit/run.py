@@ -164,7 +164,8 @@ def audited(
         folder.begin(_asked(work))
         _compute(work, folder, workers, engine, cluster or {}, progress)
         folder.tell(_about(work, settings))
-        judged = judge(columns_of(folder.results, rule.metric), rule, list(slices or ()))
+        named = list(dict.fromkeys(slices or ()))
+        judged = judge(columns_of(folder.results, rule.metric, named), rule, named)
         if is_written:
             report = report_of(folder.path, judged, baseline, looking(work.source, work.preparer))
         else:

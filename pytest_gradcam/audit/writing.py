@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pytest_gradcam.audit.clusters import ClassClusters, clusters_of
 from pytest_gradcam.audit.compare import compare, earlier
-from pytest_gradcam.audit.judging import Columns, Group, Judged, passing
+from pytest_gradcam.audit.judging import Columns, Group, Judged, fails_alone, passing, worst_first
 from pytest_gradcam.audit.plots import SHARES, against, distributions
 from pytest_gradcam.audit.report import AuditReport, plain
 from pytest_gradcam.audit.results import columns_of, in_batches
@@ -44,7 +44,7 @@ def report_of(
         AuditError: the rows cannot be read, or the earlier audit cannot be compared with.
         OSError: the page cannot be written, or what stands in its place is none of ours.
     """
-    columns = columns_of(folder / RESULTS, judged.rule.metric)
+    columns = columns_of(folder / RESULTS, judged.rule.metric, sorted({group.slice for group in judged.slices}))
     report = AuditReport(
         folder,
         judged,
@@ -70,8 +70,7 @@ def told_of(report: AuditReport, columns: Columns, look: Look | None) -> dict[st
     """
     path, rule = report.folder / RESULTS, report.judged.rule
     worst = worst_rows(columns, rule, WORST)
-    failing = [group for group in (*report.slices, *report.classes) if group.outcome == "failed"]
-    failing.sort(key=lambda group: (not group.is_judged, group.rate or 0.0))
+    failing = worst_first(group for group in (*report.slices, *report.classes) if group.outcome == "failed")
     worst_of = [
         (group, worst_rows(columns, rule, WORST_OF_GROUP, members(columns, group))) for group in failing[:MOST_GROUPS]
     ]
@@ -83,6 +82,7 @@ def told_of(report: AuditReport, columns: Columns, look: Look | None) -> dict[st
     facts = facts_of(path, order)
     cards = _Cards(facts, overlays(facts, order, look), columns, passing(columns, rule))
     told = report.to_json()
+    _rank(report, told)
     told |= {
         "message": report.message,
         "worst": cards.of(worst),
@@ -110,13 +110,26 @@ def told_of(report: AuditReport, columns: Columns, look: Look | None) -> dict[st
 
 def members(columns: Columns, group: Group) -> npt.NDArray[np.bool_]:
     """Which rows belong to a group."""
-    if group.kind == "class":
-        return np.asarray(columns.cls == group.name)
-    found = np.full(len(columns), group.kind == "all")
-    for name, texts in columns.about.items():
-        if group.name.startswith(f"{name} = "):
-            found |= texts == group.name[len(name) + 3 :]
-    return found
+    if group.kind == "all":
+        return np.ones(len(columns), np.bool_)
+    return columns.cls.equal(group.name) if group.kind == "class" else columns.about[group.slice].equal(group.text)
+
+
+def _rank(report: AuditReport, told: dict[str, Any]) -> None:
+    """Say of each group which it is from the worst on, and where only the correction kept it from failing."""
+    told["overall"] |= _alone(report.overall, report)
+    for name, groups in (("slices", report.slices), ("classes", report.classes)):
+        ranks = {id(group): rank for rank, group in enumerate(worst_first(groups))}
+        for group, one in zip(groups, told[name], strict=True):
+            one |= {"rank": ranks[id(group)], **_alone(group, report)}
+
+
+def _alone(group: Group, report: AuditReport) -> dict[str, Any]:
+    return {
+        "p_alone": group.p_alone,
+        "questions": group.questions,
+        "fails_alone": fails_alone(group, report.judged.rule),
+    }
 
 
 class _Cards:
@@ -144,7 +157,7 @@ class _Cards:
         return {
             "row": row,
             "image": known["image"],
-            "cls": str(self._columns.cls[row]),
+            "cls": self._columns.cls[row],
             "value": plain(float(self._columns.value[row])),
             "passed": bool(self._passes[row]),
             "chance": plain(known["chance"]),

@@ -85,7 +85,8 @@ CASES: Final = (
 def broken_data_set(folder: Path, cases: Sequence[Case] = CASES) -> Path:
     """The COCO file; its pictures lie in `images` beside it."""
     (folder / "images").mkdir(parents=True)
-    entries, annotations = [], []
+    entries: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, case in enumerate(cases, start=1):
         side = _make(folder / "images" / case.name, number)
         entry = {"id": number, "file_name": case.name, "width": side, "height": side} | case.entry

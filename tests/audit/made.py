@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,14 @@ def audited(path: Path, rows: Sequence[Row], metrics: Sequence[str] = (METRIC,),
     folder = Folder(path)
     with folder.taken():
         folder.begin({"data set": "made", "method": "auto", **asked})
-        folder.keep(0, table(rows, metrics))
-        folder.finish([0], metrics)
+        parts: dict[int, range] = {}
+        for _, run in groupby(enumerate(sorted({each.index for each in rows})), lambda pair: pair[1] - pair[0]):
+            indices = [index for _, index in run]
+            parts[len(parts)] = range(indices[0], indices[-1] + 1)
+        ordered = sorted(rows, key=lambda each: (each.index, each.place))
+        for number, images in parts.items():
+            folder.keep(number, table([each for each in ordered if each.index in images], metrics))
+        folder.finish(parts, metrics)
         folder.tell({"versions": {"torch": "2"}, "device": "cpu", "remarks": []})
     return path
 
@@ -67,12 +74,14 @@ def reported(
 ) -> AuditReport:
     """The report of such a folder."""
     rule = rule or Rule()
-    return report_of(path, judge(columns_of(path / "results.parquet", rule.metric), rule, slices), baseline, look)
+    columns = columns_of(path / "results.parquet", rule.metric, slices)
+    return report_of(path, judge(columns, rule, slices), baseline, look)
 
 
 def told(report: AuditReport, look: Look | None = None) -> dict[str, Any]:
     """What the page of it is told."""
-    return told_of(report, columns_of(report.folder / "results.parquet", report.judged.rule.metric), look)
+    slices = [group.slice for group in report.slices]
+    return told_of(report, columns_of(report.folder / "results.parquet", report.judged.rule.metric, slices), look)
 
 
 def blobs(

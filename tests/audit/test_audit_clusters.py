@@ -98,6 +98,17 @@ class TestNothing:
             labels, gap = cluster(maps)
             assert (labels == 0).all() and gap < module.GAP
 
+    @pytest.mark.parametrize(("sizes", "wanted"), [((90, 57, 3), (3, 90, 57)), ((147, 3), (0, 150))])
+    def test_a_few_maps_are_no_cluster(
+        self, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], wanted: tuple[int, ...]
+    ) -> None:
+        """Three maps that the graph's cut leaves over are apart; where only one cluster is left, nothing was found."""
+        cut = np.repeat(np.arange(len(sizes)), sizes)
+        monkeypatch.setattr(module, "_count", lambda graph: (len(sizes), 10.0))
+        monkeypatch.setattr("sklearn.cluster.SpectralClustering.fit_predict", lambda self, graph: cut)
+        labels, gap = cluster(blobs(np.random.default_rng(0), 150, None, (0.1, 0.25), 0.1))
+        assert tuple(np.bincount(labels + 1, minlength=len(wanted))) == wanted and gap == 10.0
+
     def test_equal_maps_are_one(self) -> None:
         labels, _ = cluster(np.ones((150, 16), np.float32))
         assert (labels == 0).all()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_gradcam.audit.judging import Columns, Rule
+from pytest_gradcam.audit.judging import Columns, Rule, Texts
 from pytest_gradcam.audit.plots import against, distributions
 from pytest_gradcam.audit.results import columns_of
 from pytest_gradcam.audit.worst import Seen, cam_of, facts_of, overlays, worst_rows
@@ -22,6 +22,8 @@ from pytest_gradcam.report.audit_page.page import audit_page_of, write_audit_pag
 from pytest_gradcam.report.audit_page.plots import boxes_of, plot_of
 from tests.audit.made import METRIC, audited, mixed, reported, row, told
 from tests.report.hostile import HOSTILE, LONG
+
+OUTCOMES = ("failed", "inconclusive", "passed")
 
 
 class Page(HTMLParser):
@@ -159,6 +161,28 @@ class TestWhatStandsOnIt:
         page = page_of(tmp_path, mixed(np.linspace(0.5, 0.9, 60)))
         assert not any("is-failed" in (attrs.get("class") or "") for _, attrs in page.elements)
 
+    def test_says_where_only_the_correction_keeps_it_from_failing(self, tmp_path: Path) -> None:
+        """170 of 200 fail alone, and not as one of 51 questions."""
+        rows = [row(i, 0.5 if i % 20 < 17 else -0.1, cls=i % 50) for i in range(200)]
+        page = page_of(tmp_path, rows, slices=["class"])
+        words = "All images would fail, but not after the correction for 51 questions"
+        assert "Audit inconclusive" in page.text and words in page.text
+        assert words not in page_of(tmp_path / "alone", rows).text
+
+    def test_classes_of_one_label_are_told_apart(self, tmp_path: Path) -> None:
+        """As the two cranes of ImageNet, of which one fails."""
+        rows = [row(i, -0.2 if i % 2 else 0.6, cls=517 if i % 2 else 134, label="crane") for i in range(40)]
+        page = page_of(tmp_path, rows, slices=["class"])
+        assert [page.row(f"crane (class {cls})")[2] for cls in (134, 517)] == ["20 of 20", "0 of 20"]
+
+    def test_slices_with_signs_in_their_names(self, tmp_path: Path) -> None:
+        """Both slices are called "a = b = c": each has its own images, and its own worst ones."""
+        rows = [row(i, -0.2 if i % 2 else -0.4, about={"a = b": "c"} if i % 2 else {"a": "b = c"}) for i in range(40)]
+        told_ = told(reported(audited(tmp_path / "audit", rows), slices=["a = b", "a", "a"]))
+        of = {(each["name"], card["value"]) for each in told_["worst_of"] for card in each["cards"]}
+        assert [each["images"] for each in told_["slices"]] == [20, 20]
+        assert of == {("a = b = c", -0.2), ("a = b = c", -0.4), ("class-0", -0.4)}
+
     def test_worst_images(self, tmp_path: Path) -> None:
         values = np.random.default_rng(0).permutation(np.linspace(-0.4, 0.9, 50))
         told_ = told(reported(audited(tmp_path / "audit", mixed(values))))
@@ -196,7 +220,7 @@ class TestWhatStandsOnIt:
     def test_a_thousand_classes(self, tmp_path: Path) -> None:
         rows = [row(i, 0.1 if i % 1100 < 500 else 0.5, cls=i % 1100) for i in range(2200)]
         page = page_of(tmp_path, rows)
-        assert sum(row[0].startswith("class-") and row[-1] in pages._ORDER for row in page.rows) == 1000
+        assert sum(row[0].startswith("class-") and row[-1].split()[0] in OUTCOMES for row in page.rows) == 1000
         assert "The 1000 worst of 1100 are shown" in page.text and "The 30 worst of 1100 classes" in page.text
         assert (tmp_path / "audit" / "index.html").stat().st_size < 5_000_000
 
@@ -247,7 +271,7 @@ class TestNumbersOfPlots:
             np.asarray(values, float),
             np.linspace(0.1, 0.3, n),
             np.full(n, 0.8),
-            np.asarray(cls),
+            Texts.of(cls),
         )
 
     def test_quantiles_worst_first(self) -> None:

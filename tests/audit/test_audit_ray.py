@@ -48,7 +48,7 @@ def cluster() -> Iterator[Cluster]:
         ray.init(address=found.address, log_to_driver=False, logging_level=logging.ERROR)
         yield found
         ray.shutdown()
-        found.shutdown()
+        found.shutdown()  # type: ignore[no-untyped-call]  # ray's own cluster for tests has no types
 
 
 @pytest.mark.usefixtures("cluster")
@@ -109,7 +109,8 @@ class TestDeaths:
         finally:
             remover.join()
         assert removed.is_set() and (seen / node.node_id).exists()
-        assert len(ray.nodes()) == 2 and sum(each["Alive"] for each in ray.nodes()) == 1
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        assert [each["Alive"] for each in nodes if each["NodeID"] == node.node_id] == [False]
         assert far.rows().equals(audited(data, tmp_path / "local", model=model).rows())
 
     def test_of_whoever_asked_loses_what_was_not_kept(

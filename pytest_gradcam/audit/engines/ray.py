@@ -56,7 +56,7 @@ def compute(
         yield from _computed(ray, work, numbers, actors, cpus, gpus)
 
 
-def _check(address: object, actors: object, cpus: object, gpus: object, unknown: dict[str, object]) -> None:
+def _check(address: object, actors: object, cpus: Any, gpus: Any, unknown: dict[str, object]) -> None:
     if unknown:
         names = ", ".join(map(repr, unknown))
         raise SettingsError(f"cluster has {names}: it may have address, actors, cpus and gpus")

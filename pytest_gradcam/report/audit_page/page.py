@@ -17,7 +17,6 @@ from pytest_gradcam.report.audit_page.plots import Box, Plot, boxes_of, plot_of
 from pytest_gradcam.report.page.cards import picture, shown
 from pytest_gradcam.report.page.page import told
 from pytest_gradcam.report.page.parts import PAGE, environment, frame, refuse_others, source
-from pytest_gradcam.report.page.results import strict
 from pytest_gradcam.report.summary import told_apart
 
 REPORT: Final = "report.json"
@@ -26,7 +25,6 @@ MOST_ROWS: Final = 1000  # of a table
 MOST_BYTES: Final = 19_500_000
 
 _PACKAGE: Final = "pytest_gradcam.report.audit_page"
-_ORDER: Final = ("failed", "inconclusive", "passed")
 _CHANGES: Final = ("worse", "no difference shown", "better")
 _DRAWN: Final = ("picture", "picture_before", "points")
 _LONGEST: Final = 120  # characters of a name in a table
@@ -75,7 +73,7 @@ def report_json(report: Told) -> bytes:
     """`report.json`: strict JSON, in ASCII, without pictures and drawn points."""
     # What tells this file from anybody else's stands first.
     whole = {"schema": SCHEMA, "made_by": "pytest-gradcam", **_without_drawn(report)}
-    return json.dumps(strict(whole), indent=1, allow_nan=False).encode("ascii") + b"\n"
+    return json.dumps(whole, indent=1, allow_nan=False).encode("ascii") + b"\n"
 
 
 def audit_page_of(report: Told) -> bytes:
@@ -128,8 +126,7 @@ def _rendered(report: Told, *, with_pictures: bool) -> bytes:
 def _tables(report: Told) -> Iterator[tuple[str, str, list[Line]]]:
     """Id, head and lines of the tables of groups, the worst first."""
     for name, head in (("slices", "Slices"), ("classes", "Classes")):
-        lines = [_line(group) for group in report[name]]
-        lines.sort(key=lambda line: (_ORDER.index(line.outcome), line.told["rate"] is None, line.told["rate"] or 0.0))
+        lines = [_line(group) for group in sorted(report[name], key=lambda group: int(group["rank"]))]
         if lines:
             yield name, head, lines
 

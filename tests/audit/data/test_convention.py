@@ -145,7 +145,9 @@ class TestTargets:
             Asked(None, Region.of([(1, 1, 5, 5), (9, 9, 12, 12)])),
         )
 
-    @pytest.mark.parametrize("label", [7, torch.tensor(7), np.int64(7), np.array(7)], ids=repr)
+    @pytest.mark.parametrize(
+        "label", [7, torch.tensor(7), np.int64(7), np.array(7)], ids=["int", "0-d", "numpy", "array"]
+    )
     def test_one_label_of_the_whole_image(self, label: object) -> None:
         assert asked({"labels": label, "boxes": boxes((1, 1, 5, 5), (9, 9, 12, 12))}) == (
             Asked(7, Region.of([(1, 1, 5, 5), (9, 9, 12, 12)])),
@@ -338,7 +340,11 @@ class TestIndexed:
             read[0]
         assert read[1].asked[0].cls == 1
 
-    @pytest.mark.parametrize("item", [picture(), (1, 2, 3), {"image": 1, "label": 2}, None, (picture(),)], ids=repr)
+    @pytest.mark.parametrize(
+        "item",
+        [picture(), (1, 2, 3), {"image": 1, "label": 2}, None, (picture(),)],
+        ids=["a picture", "three", "a mapping", "nothing", "one"],
+    )
     def test_items_that_are_no_pairs(self, item: Any) -> None:
         read = source_of(Listed([item]))
         assert isinstance(read, Source)
