@@ -1,7 +1,8 @@
 """What decides what a model or a transform computes, written down so that equal texts mean equal results.
 
-Read anew at each use: tensors by their contents, modules, attributes, hooks, and the code of functions with what they
-close over and name. What cannot be read with certainty is no guess but `Unreadable`: then nothing is shared.
+Read anew at each use: tensors by their contents, modules, attributes, hooks, the code of a user's functions with what
+they close over and name, and the namespaces of libraries. What cannot be read with certainty is no guess but
+`Unreadable`: then nothing is shared.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import enum
 import logging
 import re
 import sys
-import sysconfig
 import weakref
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from functools import cache, cached_property, partial
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, partial
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -35,9 +35,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torchs_module
 
 from pytest_gradcam.assertions.contents import digest, digest_of_tensors
+from pytest_gradcam.assertions.kinds import HEAP, shows_all, slots_of, static_bases
+from pytest_gradcam.assertions.libraries import (
+    Unreadable,
+    is_library,
+    is_pure,
+    is_pythons,
+    watch,
+    watch_class,
+    watch_function,
+)
+from pytest_gradcam.assertions.user_code import REFUSED_BUILTINS, named_in
 
 Fingerprint: TypeAlias = tuple[Any, ...]
 
@@ -46,19 +56,19 @@ MAX_READ = 200_000
 
 # What torch keeps in every module: read apart, or set by `explain` itself, or of use to saving and loading only.
 _NOT_READ = frozenset(vars(nn.Module()))
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks"),
+)
 
 # Values that cannot change, and names of things that are one in a process.
 _IMMUTABLE = (
     *(bool, int, str, bytes, NoneType, type(Ellipsis), type(NotImplemented), range, re.Pattern),
     *(torch.dtype, torch.device, torch.Size, torch.memory_format, torch.layout),
     *(MethodDescriptorType, WrapperDescriptorType, GetSetDescriptorType, MemberDescriptorType, CodeType),
-    *(torch._ops.OpOverload, torch._ops.OpOverloadPacket, np.ufunc),
 )
-
-
-class Unreadable(Exception):
-    """Something of which nobody can tell whether it is what it was."""
+# Libraries' own operators; the implementation of anybody else's may be exchanged under its name.
+_OPERATORS = ("aten.", "aten::", "prims.", "prims::", "torchvision.", "torchvision::")
 
 
 def fingerprint(*values: object) -> Fingerprint:
@@ -75,6 +85,7 @@ def fingerprint(*values: object) -> Fingerprint:
         for value in values:
             reader.read(value)
         reader.said.append(digest_of_tensors(reader.tensors))
+        reader.said += reader.watched.values()
         found = tuple(reader.said)
         hash(found)
     except Unreadable:
@@ -90,15 +101,18 @@ class _Reader:
     Attributes:
         said: what was read, in order.
         tensors: those whose contents are to be read at the end, together.
+        watched: what stands for the namespaces of libraries.
     """
 
-    __slots__ = ("_held", "_named_in", "_seen", "said", "tensors")
+    __slots__ = ("_constructed", "_held", "_named_in", "_seen", "said", "tensors", "watched")
 
     def __init__(self) -> None:
         self.said: list[Any] = []
         self.tensors: list[Tensor] = []
+        self.watched: dict[int, object] = {}
+        self._constructed: set[type] = set()
         self._seen: dict[int, int] = {}
-        self._named_in: set[tuple[str, tuple[str, ...]]] = set()
+        self._named_in: set[tuple[int, tuple[str, ...]]] = set()
         self._held: list[object] = []  # what was made on the way must live: another could get its id
 
     def read(self, value: object) -> None:
@@ -107,8 +121,12 @@ class _Reader:
         if kind in _PLAIN:
             self.said.append((kind, value))
             return
-        if kind is float:
+        if kind is float or kind is complex:
             self.said.append((kind, repr(value)))  # -0.0 equals 0.0, and NaN not itself
+            return
+        if isinstance(value, type):  # apart: whoever names a class may make objects of it
+            self._class(value)
+            self._constructor(value)
             return
         if id(value) in self._seen:
             self.said.append(("seen", self._seen[id(value)]))
@@ -122,14 +140,12 @@ class _Reader:
             way(self, value)
         elif isinstance(value, nn.Module):
             self._module(value)
-        elif isinstance(value, type):
-            self._class(value)
         elif isinstance(value, enum.Enum):
-            self.said.append((weakref.ref(kind), value.name, repr(value)))
-        elif isinstance(value, np.generic):
+            self._class(kind)
+            self.said.append(value.name)
+            self._mapping(vars(value))
+        elif isinstance(value, np.generic) and kind.__module__ == "numpy":
             self.said.append((kind, value.tobytes()))
-        elif isinstance(value, PurePath):
-            self.said.append((kind, str(value)))
         else:
             self._object(value)
 
@@ -137,7 +153,9 @@ class _Reader:
         kind = type(module)
         if isinstance(module, torch.jit.ScriptModule):
             raise Unreadable("TorchScript keeps what it computes to itself")
-        self.read(kind)
+        if bases := static_bases(kind):
+            raise Unreadable(f"a module that is a {bases[0].__name__} too")
+        self._class(kind)
         held = vars(module)
         self.said.append(len(held))  # so that what moves from one module to the next does not read the same
         for name in _HOOKS:
@@ -153,6 +171,16 @@ class _Reader:
             if name not in _NOT_READ:
                 self.said.append(name)
                 self.read(value)
+        self._slots(module)
+
+    def _slots(self, value: object) -> None:
+        for slot in slots_of(type(value)):
+            try:
+                held = slot.__get__(value)
+            except AttributeError:  # empty
+                continue
+            self.said.append(slot.__name__)
+            self.read(held)
 
     def _tensor(self, tensor: Tensor) -> None:
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
@@ -192,112 +220,156 @@ class _Reader:
     def _function(self, function: FunctionType) -> None:
         code = function.__code__
         self.said.append(code)
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        self._values([*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items(), *cells])
+        self._values([*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()])
         if vars(function):
             self._mapping(vars(function))
-        if _is_library(function.__module__):
-            self._glance(_names(code), function.__globals__)
-        else:
-            self._named(_names(code), function.__globals__)
-            self.said.append(None)
+        cells = dict(zip(code.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()), strict=True))
+        module = function.__globals__.get("__name__")
+        if is_library(module):
+            if not is_pure(module):
+                raise Unreadable(f"what {module}.{function.__qualname__} gives is not decided by what it is given")
+            self._values(cells.values())
+            self._watch(watch_function(function))
+            return
+        named = named_in(code)
+        if named.refused is not None:
+            raise Unreadable(f"{function.__qualname__}: {named.refused}")
+        if (cls := cells.pop("__class__", None)) is not None:  # for `super()`
+            self._class(cls)
+        self._named(named.outside, cells, named.names, named.handed_on)
+        self._named(named.outside, function.__globals__, named.names, named.handed_on)
+        self.said.append(None)
 
-    def _named(self, names: tuple[str, ...], where: Mapping[str, Any]) -> None:
-        """What a function of the user's names: all of it counts, and what cannot be read is not passed over."""
+    def _watch(self, spaces: Iterable[object]) -> None:
+        for space in spaces:
+            self.watched[id(space)] = space
+
+    def _named(
+        self, names: Iterable[str], where: Mapping[str, Any], used: tuple[str, ...], handed_on: frozenset[str]
+    ) -> None:
+        """What a function of the user's names: all of it counts, and what cannot be read is not passed over.
+
+        Args:
+            names: what is looked for.
+            where: in what.
+            used: all names of the function, which may be attributes of a module.
+            handed_on: of the names, those that the function hands on: a module that is may be asked for anything.
+        """
         for name in names:
             if name in where:
                 value = where[name]
                 self.said.append(name)
-                if isinstance(value, ModuleType):
-                    self._of_python_module(value, names)
-                else:
+                if not isinstance(value, ModuleType):
                     self.read(value)
+                elif name in handed_on:
+                    raise Unreadable(f"the module {name} is handed on")
+                else:
+                    self._of_python_module(value, used, handed_on)
 
-    def _of_python_module(self, module: ModuleType, names: tuple[str, ...]) -> None:
-        self.said.append(module.__name__)
-        key = (module.__name__, names)
+    def _of_python_module(self, module: ModuleType, used: tuple[str, ...], handed_on: frozenset[str]) -> None:
+        name = module.__name__
+        self.said.append(name)
+        key = (id(module), used)
         if key in self._named_in:
             return
         self._named_in.add(key)
-        (self._glance if _is_library(module.__name__) else self._named)(names, vars(module))
-
-    def _glance(self, names: tuple[str, ...], where: Mapping[str, Any]) -> None:
-        """What a function of an installed package names: its functions, numbers and texts, which somebody may patch."""
-        for name in names:
-            value = where.get(name, _GLANCED)
-            kind = type(value)
-            if kind is FunctionType:
-                self.said.append((name, value.__code__))
-            elif kind in _PLAIN or kind is BuiltinFunctionType:
-                self.said.append((name, value))
-            elif kind is float:
-                self.said.append((name, repr(value)))
-            elif kind is ModuleType:
-                self._of_python_module(value, names)
+        if not is_pure(name):
+            raise Unreadable(f"what {name} gives is not decided by what it is given")
+        if not is_library(name):
+            if type(module) is not ModuleType or "__getattr__" in vars(module):
+                raise Unreadable(f"{name} makes up its attributes")
+            self._named(
+                used, vars(module), used, frozenset(used)
+            )  # whether a module within it is handed on is not seen
+            return
+        if not is_pythons(name):
+            self._watch([watch(vars(module), vars(module))])
+        for each in used:
+            found = vars(module).get(each)
+            if isinstance(found, ModuleType):
+                self._of_python_module(found, used, handed_on)
 
     def _class(self, cls: type) -> None:
+        if type(cls) is not type:
+            self._class(type(cls))
         self.said.append(weakref.ref(cls))
         for each in cls.__mro__[:-1]:
-            if id(each) in self._seen and each is not cls:
+            if id(each) in self._seen:
                 continue
-            self._seen.setdefault(id(each), len(self._seen))
-            of_library = _is_library(each.__module__)
-            if of_library and not issubclass(each, nn.Module):
+            self._seen[id(each)] = len(self._seen)
+            if is_library(each.__module__):
+                if each.__flags__ & HEAP:  # the others, of C, cannot be patched
+                    self._watch(watch_class(each))
                 continue
             self.said.append(len(vars(each)))
             for name, value in list(vars(each).items()):
-                if name in _NO_BEHAVIOUR:
-                    continue
-                if of_library:
-                    self._glance_at_attribute(name, value)
-                else:
+                if name not in _NO_BEHAVIOUR:
                     self.said.append(name)
                     self.read(value)
 
-    def _glance_at_attribute(self, name: str, value: object) -> None:
-        within = getattr(value, "__func__", getattr(value, "fget", None))  # of static and class methods and properties
-        function = value if isinstance(value, FunctionType) else within
-        if isinstance(function, FunctionType):
-            if _is_library(function.__module__):
-                self.said.append(function.__code__)
-                if function.__module__ != nn.Module.__module__:
-                    self._glance(_names(function.__code__), function.__globals__)
-            else:
-                self.said.append(name)
-                self.read(function)  # somebody has put it there
-        elif type(value) in _PLAIN or type(value) is float:
-            self.said.append((name, repr(value)))
+    def _constructor(self, cls: type) -> None:
+        """What makes objects of a class; of the model's own class it does not count, since the model is made."""
+        if not is_pure(cls.__module__):
+            raise Unreadable(f"what a {cls.__module__}.{cls.__qualname__} gives is not decided by what it is given")
+        if cls in self._constructed:
+            return
+        self._constructed.add(cls)
+        for each in cls.__mro__[:-1]:
+            if not is_library(each.__module__) and "__init__" in vars(each):
+                self.read(vars(each)["__init__"])
 
     def _object(self, value: object) -> None:
         kind: type[Any] = type(value)
-        if isinstance(value, torch.Generator | Tensor) or not _shows_all(kind, value):
+        base = next((each for each in static_bases(kind) if each not in (dict, list, tuple)), None)
+        if base is not None or isinstance(value, ModuleType | torch.Generator | Tensor) or not shows_all(kind, value):
             raise Unreadable(f"what a {kind.__module__}.{kind.__qualname__} holds cannot be seen")
-        self.read(kind)
+        self._class(kind)
         if isinstance(value, dict):
             self._mapping(value)
         elif isinstance(value, list | tuple):
             self._values(value)
         if attributes := getattr(value, "__dict__", None):
             self._mapping(attributes)
-        for name in _slots(kind):  # type: ignore[arg-type]  # mypy does not know that classes hash
-            if hasattr(value, name):
-                self.said.append(name)
-                self.read(getattr(value, name))
+        self._slots(value)
 
     def _builtin(self, function: BuiltinFunctionType) -> None:
-        owner = function.__self__
-        self.said.append((function.__module__, function.__qualname__))
-        if owner is not None and not isinstance(owner, ModuleType | type):
+        owner, name = function.__self__, function.__name__
+        module = owner.__module__ if isinstance(owner, type) else getattr(owner, "__name__", function.__module__)
+        if owner is None or isinstance(owner, ModuleType | type):
+            if not (is_library(module) and is_pure(module)) or (module == "builtins" and name in REFUSED_BUILTINS):
+                raise Unreadable(f"what {module}.{name} gives is not decided by what it is given")
+        else:
             self.read(owner)
+        self.said.append((function.__module__, function.__qualname__))
+
+    def _ufunc(self, function: np.ufunc) -> None:
+        places = (np, sys.modules.get("scipy.special"))
+        if not any(getattr(place, function.__name__, None) is function for place in places):
+            raise Unreadable("a function that numpy does not have")
+        self.said.append(function)
+
+    def _operator(self, operator: object) -> None:
+        if not str(operator).startswith(_OPERATORS):
+            raise Unreadable(f"the operator {operator}, which somebody has registered")
+        self.said.append(operator)
+
+    def _logger(self, logger: logging.Logger) -> None:
+        """It takes, and gives nothing back but whether it would."""
+        manager = logger.manager
+        self.said.append((logger.name, logger.getEffectiveLevel(), logger.disabled, manager.disable))
+        self._mapping({name: value for name, value in vars(logger).items() if name not in _OF_LOGGERS})
+
+    def _unreadable_module(self, module: ModuleType) -> None:
+        raise Unreadable(f"the module {module.__name__} is held as a value: any of it may be read")
 
 
+_OF_LOGGERS = frozenset(vars(logging.Logger("")))
 _NO_BEHAVIOUR = frozenset(
     {
         *(
             "__init__",
             "__dict__",
             "__weakref__",
-            "__doc__",
             "__annotations__",
             "__module__",
             "__qualname__",
@@ -305,11 +377,10 @@ _NO_BEHAVIOUR = frozenset(
         ),
         *("__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__", "__match_args__", "__repr__"),
         *("__dataclass_fields__", "__dataclass_params__", "__annotate__", "__firstlineno__", "__static_attributes__"),
-        *("__classcell__", "__jit_unused_properties__"),
+        *("__classcell__", "__jit_unused_properties__", "_member_map_", "_value2member_map_"),
     }
 )
 _PLAIN = frozenset(_IMMUTABLE)
-_GLANCED = object()
 _WAYS: dict[type, Callable[[_Reader, Any], None]] = {
     **dict.fromkeys((Tensor, nn.Parameter, nn.Buffer if hasattr(nn, "Buffer") else Tensor), _Reader._tensor),
     np.ndarray: _Reader._array,
@@ -326,82 +397,12 @@ _WAYS: dict[type, Callable[[_Reader, Any], None]] = {
     classmethod: lambda reader, found: reader.read(found.__func__),
     slice: lambda reader, found: reader._values((found.start, found.stop, found.step)),
     SimpleNamespace: lambda reader, found: reader._mapping(vars(found)),
-    ModuleType: lambda reader, module: reader.said.append(module.__name__),
-    logging.Logger: lambda reader, logger: reader.said.append(logger.name),  # it takes, and gives nothing back
+    **dict.fromkeys(
+        (PosixPath, PurePosixPath, PureWindowsPath, WindowsPath),
+        lambda reader, path: reader.said.append((type(path), str(path))),
+    ),
+    ModuleType: _Reader._unreadable_module,
+    **dict.fromkeys((logging.Logger, logging.RootLogger), _Reader._logger),
+    np.ufunc: _Reader._ufunc,
+    **dict.fromkeys((torch._ops.OpOverload, torch._ops.OpOverloadPacket), _Reader._operator),
 }
-
-
-@cache
-def _names(code: CodeType) -> tuple[str, ...]:
-    """The names that a function uses, those of the functions in it too."""
-    inside = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names(constant)]
-    return tuple(dict.fromkeys([*code.co_names, *inside]))
-
-
-@cache
-def _slots(kind: Hashable) -> tuple[str, ...]:
-    found = [vars(each).get("__slots__", ()) for each in kind.__mro__]  # type: ignore[attr-defined]  # a class, of which mypy does not know that it hashes
-    names = [name for slots in found for name in ((slots,) if isinstance(slots, str) else slots)]
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
-
-
-_transparent: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-
-
-def _shows_all(kind: type, value: object) -> bool:
-    """Whether attributes and slots are all that an object has, and C holds nothing besides.
-
-    Python itself knows: it refuses to pickle an object of another size than its attributes account for.
-    """
-    known = _transparent.get(kind)
-    if known is None:
-        own = ("__reduce_ex__", "__reduce__", "__getstate__")
-        known = all(getattr(kind, name, None) is getattr(object, name, None) for name in own)
-        try:
-            if known:
-                object.__reduce_ex__(value, 2)
-        except Exception:  # a TypeError mostly; what somebody's slots raise is as good
-            known = False
-        _transparent[kind] = known
-    return known
-
-
-@cache
-def _is_library(name: str | None) -> bool:
-    """Whether a Python module is installed or Python's own, and not the user's."""
-    root = (name or "").partition(".")[0]
-    if root in ("pytest_gradcam", "builtins") or root in sys.stdlib_module_names - {"__main__"}:
-        return True
-    file = getattr(sys.modules.get(root), "__file__", None) or ""
-    return bool(file) and file.startswith(tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib")))
-
-
-def surroundings() -> Fingerprint:
-    """What is set for the whole process or thread and changes what models compute.
-
-    Raises:
-        Unreadable: something is hooked into every module or every operation.
-    """
-    if torchs_module._has_any_global_hook():  # type: ignore[no-untyped-call]  # torch's own lack
-        raise Unreadable("global module hooks")
-    if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
-        raise Unreadable("a mode that changes torch's functions")
-    cuda, cudnn, matmul = torch.backends.cuda, torch.backends.cudnn, torch.backends.cuda.matmul
-    attention: tuple[Callable[[], bool], ...] = (
-        cuda.flash_sdp_enabled,
-        cuda.mem_efficient_sdp_enabled,
-        cuda.math_sdp_enabled,
-    )
-    autocast = tuple((torch.is_autocast_enabled(place), torch.get_autocast_dtype(place)) for place in ("cpu", "cuda"))
-    return (
-        autocast,
-        torch.get_default_dtype(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.get_num_threads(),  # sums are split by it, and rounded otherwise
-        torch.get_float32_matmul_precision(),
-        torch.backends.mkldnn.enabled,
-        torch.backends.mha.get_fastpath_enabled(),
-        (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
-        (matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction),
-        tuple(enabled() for enabled in attention),
-    )

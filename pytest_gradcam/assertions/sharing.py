@@ -20,7 +20,9 @@ from PIL import Image, ImageFile
 from torch import Tensor, nn
 
 from pytest_gradcam.assertions.contents import digest, digest_of_tensors
-from pytest_gradcam.assertions.fingerprint import Unreadable, fingerprint, surroundings
+from pytest_gradcam.assertions.fingerprint import fingerprint
+from pytest_gradcam.assertions.libraries import Unreadable
+from pytest_gradcam.assertions.surroundings import of_pictures, surroundings
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.cam.model import unwrap
 from pytest_gradcam.cam.running import ModelLike, Options
@@ -107,7 +109,7 @@ class Shared:
             if isinstance(image, Tensor):  # nothing to load and nothing to transform
                 raise Unreadable
             chosen = declared_transform(model) if transform is None else transform
-            key = ("picture", _content(image), fingerprint(chosen), surroundings())
+            key = ("picture", _content(image), fingerprint(chosen), surroundings(), of_pictures())
         except (Unreadable, GradcamError, OSError):  # the plain way says what is wrong, if anything is
             return prepare(image, model=model, transform=transform)
         found = self.pictures.get(key)

@@ -139,4 +139,18 @@ def _lines(report: Any) -> list[str]:
         lines.append(f"and {len(groups) - LISTED} more, see the report")
     if report.overall.bad:
         lines.append("not measured: " + ", ".join(f"{count} {status}" for status, count in report.overall.bad.items()))
+    lines += [f"note: {remark}" for remark in report.about.get("remarks") or ()]
+    if report.comparison is not None:
+        lines.append(_since(report.comparison))
     return [*lines, "", report.message, f"report: {report.folder / 'index.html'}"]
+
+
+def _since(comparison: Any) -> str:
+    """What changed since the earlier audit; it does not change the exit code."""
+    change = comparison.overall
+    means = "" if change.now is None else f", mean {change.before:.2f} then, {change.now:.2f} now"
+    p = "p < 0.0001" if change.p < 1e-4 else f"p = {change.p:.4f}"
+    counts = f"{change.images} images, {change.lost} pass no more, {change.gained} pass that did not"
+    groups = [str(each) for each in (*comparison.slices, *comparison.classes) if each.outcome == "worse"]
+    worse = f"; worse in {', '.join(groups[:LISTED])}" if groups else ""
+    return f"since the baseline: {change.outcome} ({p}{means}): {counts}{worse}"

@@ -109,7 +109,7 @@ class AuditReport:
         rate = f"{overall.passed} of {overall.images} images pass ({overall.rate:.1%})"
         bounds = f"between {overall.interval.low:.1%} and {overall.interval.high:.1%}"
         failing = [str(group) for group in self.judged.judged if group.outcome == "failed"]
-        more = f"; too few of {', '.join(failing[:5])}{' …' if len(failing) > 5 else ''}" if failing else ""
+        more = f"; too few pass in {', '.join(failing[:5])}{' …' if len(failing) > 5 else ''}" if failing else ""
         if fails_alone(overall, rule):
             more += f"; all images would fail, but not after the correction for {overall.questions} questions"
         sure = f"with {rule.confidence:.0%} confidence each way"

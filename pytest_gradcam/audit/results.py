@@ -16,6 +16,8 @@ from pytest_gradcam.audit.judging import CLASS, Columns, Texts
 from pytest_gradcam.audit.store import AuditError
 
 BATCH = 1024
+# Of a model that is worth auditing, fewer predictions are of another class than was asked for.
+MOST_OTHERS = 0.5
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -73,6 +75,31 @@ def columns_of(path: Path, metric: str, slices: Sequence[str] = ()) -> Columns:
         about=about,
         known=names,
     )
+
+
+def remarks_of(path: Path) -> list[str]:
+    """What a person should know of the rows, and what no verdict says: annotations that were mended, predictions.
+
+    Raises:
+        AuditError: as for `read`.
+    """
+    rows = read(path, ["notes", "asked", "predicted", "image"])
+    said = []
+    noted = np.flatnonzero(pc.not_equal(rows["notes"], "").to_numpy(zero_copy_only=False))
+    if noted.size:
+        first = int(noted[0])
+        said.append(
+            f"{noted.size} of {len(rows)} rows have notes; the first, of {rows['image'][first].as_py()}: "
+            f"{rows['notes'][first].as_py()}"
+        )
+    other = pc.not_equal(rows["asked"], rows["predicted"]).drop_null()
+    share = float(pc.mean(other.cast(pa.float64())).as_py() or 0.0)
+    if share > MOST_OTHERS:
+        said.append(
+            f"the model predicts another class than was asked for in {share:.0%} of {len(other)} rows: see whether "
+            "classes and transform are those of the model"
+        )
+    return said
 
 
 def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:

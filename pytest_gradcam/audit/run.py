@@ -26,7 +26,7 @@ from pytest_gradcam.audit.judging import Bad, Rule, judge
 from pytest_gradcam.audit.preparing import Preparer, SliceOf, slices_of
 from pytest_gradcam.audit.rechecking import rechecked
 from pytest_gradcam.audit.report import AuditReport
-from pytest_gradcam.audit.results import columns_of
+from pytest_gradcam.audit.results import columns_of, remarks_of
 from pytest_gradcam.audit.said import digest_of, said
 from pytest_gradcam.audit.store import Folder
 from pytest_gradcam.audit.work import TRIED, Work
@@ -163,7 +163,7 @@ def audited(
     with folder.taken():
         folder.begin(_asked(work))
         _compute(work, folder, workers, engine, cluster or {}, progress)
-        folder.tell(_about(work, settings))
+        folder.tell(_about(work, settings, folder))
         named = list(dict.fromkeys(slices or ()))
         judged = judge(columns_of(folder.results, rule.metric, named), rule, named)
         if is_written:
@@ -352,9 +352,9 @@ def _layer(model: ModelLike, layer: LayerLike) -> Any:
     return layer
 
 
-def _about(work: Work, settings: Settings) -> dict[str, Any]:
+def _about(work: Work, settings: Settings, folder: Folder) -> dict[str, Any]:
     return {
-        "remarks": list(getattr(work.source, "remarks", ())),
+        "remarks": [*getattr(work.source, "remarks", ()), *remarks_of(folder.results)],
         "versions": {name: version(name) for name in ("torch", "timm", "numpy")},
         "device": str(settings.device),
     }

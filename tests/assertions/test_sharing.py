@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import gc
 import logging
+import math
+import os
 import random
+import sys
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,9 @@ from torch.nn.utils import parametrizations, prune
 
 from pytest_gradcam import AttentionError, TransformError, ZeroEvidenceWarning, explain, explain_batch, explanations
 from pytest_gradcam.assertions import Gradcam, contents
-from pytest_gradcam.assertions.contents import COLUMNS, ROWS, digest, digest_of_tensors
-from pytest_gradcam.assertions.fingerprint import Unreadable, fingerprint
+from pytest_gradcam.assertions.contents import digest, digest_of_tensors
+from pytest_gradcam.assertions.fingerprint import fingerprint
+from pytest_gradcam.assertions.libraries import Unreadable
 from pytest_gradcam.assertions.sharing import Kept, Shared
 from pytest_gradcam.cam.explanation import Explanation
 from pytest_gradcam.images import carry_region, prepare
@@ -565,10 +570,10 @@ class TestContents:
             seen.add(found)
 
     def test_one_bit_anywhere_is_seen(self) -> None:
-        words = torch.from_numpy(np.random.default_rng(0).integers(0, 2**62, 3 * ROWS * COLUMNS + 5000))
+        words = torch.from_numpy(np.random.default_rng(0).integers(0, 2**62, 200_000))
         before = digest_of_tensors([words])
         rng = random.Random(0)
-        places = [0, len(words) - 1, ROWS * COLUMNS, *[rng.randrange(len(words)) for _ in range(100)]]
+        places = [0, len(words) - 1, *[rng.randrange(len(words)) for _ in range(100)]]
         for place in places:
             bit = 1 << rng.randrange(63)
             words[place] ^= bit
@@ -576,27 +581,26 @@ class TestContents:
             words[place] ^= bit
         assert digest_of_tensors([words]) == before
 
-    def test_two_words_that_change_places_are_seen(self) -> None:
-        words = torch.from_numpy(np.random.default_rng(0).integers(0, 2**62, 2 * ROWS * COLUMNS))
-        before = digest_of_tensors([words])
-        rng = random.Random(0)
-        for distance in (1, COLUMNS, 2 * COLUMNS, ROWS * COLUMNS, *[rng.randrange(1, 60_000) for _ in range(100)]):
-            a = rng.randrange(len(words) - distance)
-            words[[a, a + distance]] = words[[a + distance, a]]
-            assert digest_of_tensors([words]) != before, distance
-            words[[a, a + distance]] = words[[a + distance, a]]
-
-    def test_threads_read_the_same(self) -> None:
-        tensors = [torch.randn(3_000_000), torch.randn(1000), torch.randn(500_000)]
-        threads = torch.get_num_threads()
-        try:
-            found = []
-            for number in (1, 3):
-                torch.set_num_threads(number)
-                found.append(digest_of_tensors(tensors))
-        finally:
-            torch.set_num_threads(threads)
-        assert found[0] == found[1]
+    def test_what_keeps_the_sums_of_rows_and_columns_is_seen(self) -> None:
+        """Sums of blocks of 127 rows of 509 words, which stood here before, see none of these."""
+        words = torch.from_numpy(np.random.default_rng(0).integers(0, 2**62, (200, 509)))
+        rows, columns = torch.tensor([3, 60]), torch.tensor([5, 400])
+        exchanged = words.clone()
+        exchanged[rows[0], columns], exchanged[rows[1], columns] = words[3, columns] + 9, words[60, columns] - 9
+        exchanged[3, 400] -= 18
+        exchanged[60, 400] += 18
+        assert torch.equal(exchanged[:127].sum(0), words[:127].sum(0))
+        assert torch.equal(exchanged.sum(1), words.sum(1))
+        signs = torch.randn(127, 2 * 509).float()
+        flipped = signs.clone()
+        for row in (3, 60):
+            for column in (10, 800):
+                flipped[row, column] *= -1
+        one_hot = torch.zeros(8, 1018)
+        one_hot[0, 0] = one_hot[1, 2] = 1.0
+        swapped = one_hot[torch.tensor([1, 0, *range(2, 8)])]
+        for before, after in ((words, exchanged), (signs, flipped), (one_hot, swapped)):
+            assert digest_of_tensors([before]) != digest_of_tensors([after])
 
     def test_layouts_and_views(self) -> None:
         tensor = torch.randn(64, 32, 3, 3)
@@ -610,25 +614,13 @@ class TestContents:
         assert digest(np.zeros(3, np.float32)) != digest(np.zeros(3, np.int32))
         assert digest_of_tensors([torch.tensor(1 + 2j).conj()]) != digest_of_tensors([torch.tensor(1 + 2j)])
 
-    def test_what_is_read_on_a_device_sees_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The sums that a device makes, made here, where there is none."""
-        monkeypatch.setattr(contents, "GATHERED", 2 * 8 * ROWS * COLUMNS)
+    def test_what_a_device_gathers_is_all_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(contents, "GATHERED", 1_000_000)
         tensors = [torch.randn(300_000), torch.randn(3, 5).bfloat16(), torch.randn(64, 512, 3), torch.randn(0)]
-
-        def read() -> list[bytes]:
-            return [contents._sums_there(block) for block in contents._gathered(tensors)]
-
-        before = read()
-        assert len(before) > 1
-        assert read() == before
-        for tensor in tensors[:3]:
-            for place in (0, -1):
-                was = tensor.view(-1)[place].item()
-                tensor.view(-1)[place] += 1.0
-                assert read() != before
-                tensor.view(-1)[place] = was
-        tensors[2][0, [0, 1]] = tensors[2][0, [1, 0]]
-        assert read() != before
+        blocks = list(contents._gathered(tensors))
+        assert len(blocks) > 1
+        plain = b"".join(each.reshape(-1).view(torch.uint8).numpy().tobytes() for each in tensors)
+        assert b"".join(block.numpy().tobytes() for block in blocks) == plain
 
     @pytest.mark.cuda
     def test_a_device_is_read_there(self) -> None:
@@ -684,3 +676,218 @@ class TestFingerprint:
     def test_what_cannot_be_read(self, value: object) -> None:
         with pytest.raises(Unreadable):
             fingerprint(value)
+
+
+class AFloat(float):
+    pass
+
+
+class AnInt(int):
+    pass
+
+
+class AText(str):
+    __slots__ = ()
+
+
+class Private:
+    __slots__ = ("__value",)
+
+    def __init__(self, value: float) -> None:
+        self.__value = value
+
+    def value(self) -> float:
+        return self.__value
+
+
+class Meta(type):
+    value = 1.0
+
+
+class OfMeta(metaclass=Meta):
+    pass
+
+
+class Member(enum.Enum):
+    ONE = 1
+
+
+class Reading(Scaled):
+    """Its map is scaled, in half of the channels, by what `reads` finds."""
+
+    reads: Any = None
+
+    def __init__(self, held: object = None) -> None:
+        super().__init__()
+        self.held = held
+
+    def forward(self, x: Tensor) -> Tensor:
+        by = torch.ones(6, 1, 1)
+        by[:3] = float(self.reads(self.held))
+        scores: Tensor = self.head((self.second(self.features(x)) * by).mean((2, 3)))
+        return scores
+
+
+config: Any = types.ModuleType("config_of_a_user")
+config.value = 1.0
+sys.modules["config_of_a_user"] = config
+logger = logging.getLogger("tests.sharing")
+GAIN = 1.0
+
+
+def imports(held: object) -> float:
+    import config_of_a_user  # type: ignore[import-not-found]
+
+    return float(config_of_a_user.value)
+
+
+def imports_a_name(held: object) -> float:
+    from config_of_a_user import value
+
+    return float(value)
+
+
+def value_of(held: Any) -> float:
+    return float(held.value)
+
+
+def closing_over(module: Any) -> Callable[[object], float]:
+    return lambda held: float(module.value)
+
+
+READINGS: dict[str, Callable[[Any], Any]] = {
+    "module of its own": lambda held: config.value,
+    "module in a closure": closing_over(config),
+    "module handed on": lambda held: value_of(config),
+    "module by another name": lambda held: [config][0].value,
+    "import": imports,
+    "import of a name": imports_a_name,
+    "getattr": lambda held: getattr(config, "val" + "ue"),
+    "globals": lambda held: globals()["config"].value,
+    "vars": lambda held: vars(config)["value"],
+    "eval": lambda held: eval("config.value"),
+    "sys.modules": lambda held: sys.modules["config_of_a_user"].value,
+}
+
+HELD: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "float of a subclass": (lambda: AFloat(1), lambda model: setattr(model, "held", AFloat(-5)), float),
+    "int of a subclass": (lambda: AnInt(1), lambda model: setattr(model, "held", AnInt(-5)), float),
+    "str of a subclass": (lambda: AText("1"), lambda model: setattr(model, "held", AText("-5")), float),
+    "complex": (lambda: 1 + 0j, lambda model: setattr(model, "held", -5 + 0j), lambda held: held.real),
+    "private slot": (lambda: Private(1.0), lambda model: model.held.__init__(-5.0), lambda held: held.value()),
+    "metaclass": (lambda: OfMeta, lambda _: setattr(Meta, "value", -5.0), lambda held: held.value),
+    "member of an enum": (lambda: Member.ONE, lambda _: setattr(Member.ONE, "gain", -5.0), lambda held: held.gain),
+    "level of a logger": (
+        lambda: logger,
+        lambda _: logger.setLevel(10),
+        lambda held: -5.0 if held.isEnabledFor(10) else 1.0,
+    ),
+    "module": (lambda: config, lambda _: setattr(config, "value", -5.0), lambda held: held.value),
+}
+
+
+class TestWhatNobodyWroteDown:
+    """What a forward can read without naming it: seen, or not shared."""
+
+    @pytest.fixture(autouse=True)
+    def as_before(self) -> Iterator[None]:
+        config.value, Meta.value = 1.0, 1.0
+        Member.ONE.gain = 1.0  # type: ignore[attr-defined]
+        logger.setLevel(50)
+        yield
+        logger.setLevel(logging.NOTSET)
+
+    def judged(self, model: Reading, change: Callable[[Any], Any]) -> None:
+        gradcam = shared()
+        before = gradcam.explain(model, IMAGE, CLS, layer="second")
+        change(model)
+        fresh = explain(model, IMAGE, CLS, layer="second")
+        assert not np.array_equal(fresh.raw, before.raw), "the change matters"
+        same(gradcam.explain(model, IMAGE, CLS, layer="second"), fresh)
+
+    @pytest.mark.parametrize("reads", READINGS.values(), ids=READINGS)
+    def test_a_python_module(self, monkeypatch: pytest.MonkeyPatch, reads: Any) -> None:
+        monkeypatch.setattr(Reading, "reads", staticmethod(reads))
+        self.judged(Reading(), lambda _: setattr(config, "value", -5.0))
+
+    @pytest.mark.parametrize(("held", "change", "reads"), HELD.values(), ids=HELD)
+    def test_an_attribute(self, monkeypatch: pytest.MonkeyPatch, held: Any, change: Any, reads: Any) -> None:
+        monkeypatch.setattr(Reading, "reads", staticmethod(lambda held, reads=reads: reads(held)))
+        self.judged(Reading(held()), change)
+
+    def test_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GAIN_OF_A_USER", "1")
+        monkeypatch.setattr(Reading, "reads", staticmethod(lambda held: float(os.environ["GAIN_OF_A_USER"])))
+        self.judged(Reading(), lambda _: monkeypatch.setenv("GAIN_OF_A_USER", "-5"))
+
+    @pytest.mark.parametrize("how", ["closure", "partial", "wrapped"])
+    def test_a_library_that_is_patched_twice_by_the_same_code(self, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+        plain = torch.relu
+
+        def patched(by: float) -> Any:
+            def relu(by: float, x: Tensor, inplace: bool = False) -> Tensor:
+                return plain(x) * torch.where(torch.arange(x.shape[1]) < 3, by, 1.0)[:, None, None]
+
+            if how == "partial":
+                return functools.partial(relu, by)
+            closure = lambda x, inplace=False: relu(by, x)  # noqa: E731
+            return functools.wraps(torch.nn.functional.relu)(closure) if how == "wrapped" else closure
+
+        relued = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        seeded(relued)
+        gradcam = shared()
+        monkeypatch.setattr(torch.nn.functional, "relu", patched(1.0))
+        before = gradcam.explain(relued, IMAGE, CLS, layer="0")
+        monkeypatch.setattr(torch.nn.functional, "relu", patched(-5.0))
+        fresh = explain(relued, IMAGE, CLS, layer="0")
+        assert not np.array_equal(fresh.raw, before.raw)
+        same(gradcam.explain(relued, IMAGE, CLS, layer="0"), fresh)
+
+    @pytest.mark.parametrize("what", ["step", "function", "resize"])
+    def test_a_transform_s_library_that_is_patched(self, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+        from torchvision import transforms
+        from torchvision.transforms import functional
+
+        pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        steps = [transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
+        transform = Resized(32) if what == "resize" else transforms.Compose(steps)
+        where, name = {
+            "step": (transforms.ToTensor, "__call__"),
+            "function": (functional, "normalize"),
+            "resize": (Image.Image, "resize"),
+        }[what]
+        sharing, plain = Shared(), getattr(where, name)
+        before = sharing.prepare(None, pixels, transform)
+
+        def patched(*given: Any, **options: Any) -> Any:
+            found = plain(*given, **options)
+            return 1 - found if isinstance(found, Tensor) else found.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+        monkeypatch.setattr(where, name, patched)
+        after = sharing.prepare(None, pixels, transform)
+        assert torch.equal(after.tensor, prepare(pixels, transform=transform).tensor)
+        assert not torch.equal(after.tensor, before.tensor)
+
+    def test_plain_code_is_shared(self, computed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Reading, "reads", staticmethod(lambda held: held[0] * math.sqrt(4.0) * GAIN))
+        model, gradcam = Reading([1.0, {"a": "b"}]), shared()
+        for _ in range(2):
+            gradcam.explain(model, IMAGE, CLS, layer="second")
+        assert computed == [1]
+
+    @pytest.mark.parametrize("source", ["torchvision", "timm", "transformers"])
+    def test_models_of_libraries_are_shared(self, source: str) -> None:
+        model: Any
+        if source == "torchvision":
+            import torchvision
+
+            model = torchvision.models.mobilenet_v3_small()
+        elif source == "timm":
+            import timm
+
+            model = timm.create_model("vit_tiny_patch16_224", depth=2)
+        else:
+            transformers: Any = pytest.importorskip("transformers")
+            sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+            model = transformers.ViTForImageClassification(transformers.ViTConfig(**sizes))
+        assert fingerprint(model) == fingerprint(model)

@@ -69,7 +69,23 @@ class TestCodes:
     def test_too_few_pass(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("--model", "mine:blue", "--data", "mine:good", "--slice", "class") == 1
         said = capsys.readouterr().out
-        assert "audit failed: 0 of 60 images pass" in said and "too few of class 0, class 1" in said
+        assert "audit failed: 0 of 60 images pass" in said and "too few pass in class 0, class 1" in said
+
+    def test_what_no_verdict_says_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Boxes that stick out, as x1 and y1 taken for a width and a height do; classes that are not the model's."""
+        data, images = table_data_set(tmp_path / "data", 20, size=(64, 64))
+        lines = data.read_text().splitlines()
+        wrong = [lines[0].replace("x0,y0,x1,y1", "x,y,width,height"), *lines[1:]]
+        data.write_text("\n".join(wrong))
+        run("--model", "mine:blue", "--data", str(data), "--images", str(images), "--transform", "mine:to_input")
+        said = capsys.readouterr().out
+        assert "rows have notes; the first, of" in said and "was clipped to the image" in said
+        assert "the model predicts another class than was asked for in" in said
+
+    def test_what_changed_since_the_baseline_is_said(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("--model", "mine:red", "--data", "mine:good", "--out", "october") == 0
+        assert run("--model", "mine:blue", "--data", "mine:good", "--baseline", "october") == 1
+        assert "since the baseline: worse (p < 0.0001" in capsys.readouterr().out
 
     def test_it_cannot_be_told(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("--model", "mine:red", "--data", "mine:few") == 3
