@@ -194,6 +194,20 @@ class TestBadImages:
         with pytest.raises(TransformError, match="is random"):
             audited(data, tmp_path / "out", images=images, transform=lambda p: to_input(p) * coin.random())
 
+    def test_of_a_transform_that_is_random_now_and_then_are_found(self, tmp_path: Path) -> None:
+        coin = random.Random(0)
+        pictures = [np.full((64, 64, 3), i, np.uint8) for i in range(40)]
+        for i, picture in enumerate(pictures):
+            picture[i % 40 : i % 40 + 20, 30:50, 0] = 255
+
+        def to_input_of_some(picture: Any) -> torch.Tensor:
+            made = to_input(picture)
+            return made + 1e-3 * coin.random() if picture.getpixel((0, 63)) == (33, 33, 33) else made
+
+        items = [(p, {"boxes": [[30, i % 40, 50, i % 40 + 20]], "labels": [0]}) for i, p in enumerate(pictures)]
+        report = audited(items, tmp_path, transform=to_input_of_some)
+        assert [row["index"] for row in rows(report) if "is random" in row["reason"]] == [33]
+
     def test_of_a_transform_that_looks_at_the_picture_are_found(self, tmp_path: Path) -> None:
         """Not of every hundredth image: of each."""
         pictures = [np.full((64, 64, 3), 9 * (i % 20), np.uint8) for i in range(60)]
@@ -532,6 +546,11 @@ class TestClasses:
     def test_by_name(self, tmp_path: Path) -> None:
         data, images = coco_data_set(tmp_path / "coco", 6, size=(64, 64))
         report = audited(data, tmp_path / "out", images=images, transform=to_input, labels=["colour01", "colour00"])
+        held = json.loads(Path(data).read_text())
+        names = {each["id"]: each["name"] for each in held["categories"]}
+        files = {each["id"]: each["file_name"] for each in held["images"]}
+        said = {(files[each["image_id"]], names[each["category_id"]]) for each in held["annotations"]}
+        assert {(row["image"], row["label"]) for row in rows(report)} == said
         assert {(row["cls"], row["label"]) for row in rows(report)} == {(1, "colour00"), (0, "colour01")}
 
     def test_as_they_are_given(self, tmp_path: Path) -> None:
