@@ -21,25 +21,6 @@ TRUSTED = frozenset(
         *("huggingface_hub", "tokenizers", "torchgen", "functorch", "pytest_gradcam"),
     }
 )
-# What those import into their namespaces from elsewhere.
-_IMPORTED = frozenset(
-    {
-        *("typing_extensions", "sympy", "mpmath", "networkx", "tqdm", "packaging", "yaml", "requests", "filelock"),
-        *(
-            "httpx",
-            "httpx2",
-            "regex",
-            "jinja2",
-            "fsspec",
-            "opt_einsum",
-            "triton",
-            "psutil",
-            "optree",
-            "setuptools",
-            "defusedxml",
-        ),
-    }
-)
 # Of Python's own modules, those whose functions give the same for the same.
 PURE = frozenset(
     {
@@ -255,7 +236,9 @@ def _cells(function: FunctionType) -> Iterator[object]:
 
 
 def _is_known(name: str | None) -> bool:
-    return is_library(name) or _is_of(name, _IMPORTED)
+    """Whether a Python module is Python's own, or of any installed package: what those hand to each other is theirs."""
+    root = (name or "").partition(".")[0]
+    return is_library(name) or _is_installed(root)
 
 
 # Of those that are found: what is not imported yet may be later.
@@ -264,12 +247,15 @@ _installed: set[str] = set()
 
 def _is_of(name: str | None, packages: frozenset[str]) -> bool:
     root = (name or "").partition(".")[0]
-    if root not in packages:
-        return False
+    return root in packages and (root == "pytest_gradcam" or _is_installed(root))
+
+
+def _is_installed(root: str) -> bool:
     if root not in _installed:
-        file = getattr(sys.modules.get(root), "__file__", None) or ""
+        module = sys.modules.get(root)
+        held = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
         places = tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib"))
-        if root != "pytest_gradcam" and not file.startswith(places):
+        if not any(isinstance(path, str) and path.startswith(places) for path in held):
             return False
         _installed.add(root)
     return True
