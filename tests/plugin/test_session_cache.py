@@ -38,7 +38,7 @@ def outcomes(project: pytest.Pytester, tests: str, *arguments: str) -> dict[str,
     (project.path / "test_demo.py").write_text(
         "import pytest, torch\nfrom conftest import *\n" + tests, encoding="utf-8"
     )
-    # A process of its own, as a session has: what other tests have left in libraries would keep models from being shared.
+    # A process of its own, as a session has: what other tests have left in libraries would keep models unshared.
     return project.runpytest_subprocess("-p", "no:cacheprovider", *arguments).parseoutcomes()
 
 
