@@ -20,9 +20,7 @@ from pytest_gradcam.statistics import clopper_pearson
 from pytest_gradcam.verdicts import Fact, Sight, Verdict
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from pytest_gradcam.audit.judging import Group, Rule
+    from pytest_gradcam.audit.judging import Group
     from pytest_gradcam.audit.preparing import SliceOf
     from pytest_gradcam.audit.report import AuditReport
     from pytest_gradcam.audit.work import Work
@@ -109,6 +107,10 @@ def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
 def _verdict(asking: Asking, report: AuditReport, work: Work, *, is_kept: bool) -> Verdict:
     import pyarrow.compute as pc
 
+    from pytest_gradcam.audit.results import columns_of
+    from pytest_gradcam.audit.store import RESULTS
+    from pytest_gradcam.audit.worst import worst_rows
+
     overall, rule = report.overall, report.judged.rule
     metric = METRICS[rule.metric]
     interval = clopper_pearson(overall.passed, overall.images, rule.confidence)
@@ -138,7 +140,7 @@ def _verdict(asking: Asking, report: AuditReport, work: Work, *, is_kept: bool) 
         too_few = f"too few pass of {', '.join(map(_said, failing[:LISTED]))}{' …' if len(failing) > LISTED else ''}"
         message = f"{message}; {too_few}" if overall.outcome == "failed" else f"{too_few}; {message}"
     rows = report.rows(["index", "place", "image", "status", rule.metric])
-    worst = _worst(rows, rule)
+    worst = worst_rows(columns_of(report.folder / RESULTS, rule.metric), rule, LISTED)
     named = [(rows["image"][i].as_py(), rows[rule.metric][i].as_py()) for i in worst]
     sights = [_sight(work, rows["index"][i].as_py(), rows["place"][i].as_py()) for i in worst[:1]]
     return Verdict(
@@ -165,14 +167,6 @@ def _sight(work: Work, index: int, place: int) -> Sight | None:
         return work.sight(index, place)
     except Exception:  # whatever made it unreadable since: of ours, or of the user's data set
         return None
-
-
-def _worst(rows: pa.Table, rule: Rule) -> list[int]:
-    """The rows that are furthest on the wrong side, the worst first."""
-    sign = 1.0 if METRICS[rule.metric].higher_is_inside else -1.0
-    values = rows[rule.metric].to_pylist()
-    measured = [i for i, status in enumerate(rows["status"].to_pylist()) if status == "measured"]
-    return sorted(measured, key=lambda i: sign * values[i])[:LISTED]
 
 
 def _facts(

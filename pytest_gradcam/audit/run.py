@@ -111,7 +111,10 @@ def audit(
         GradcamError: as for `explain`, where no image can be explained.
         OSError: the results cannot be written.
     """
-    keywords: dict[str, Any] = dict(
+    report, _ = audited(
+        model,
+        dataset,
+        explain,
         metrics=metrics,
         slices=slices,
         batch_size=batch_size,
@@ -128,7 +131,7 @@ def audit(
         cluster=cluster,
         progress=progress,
     )
-    return audited(model, dataset, explain, **keywords)[0]
+    return report
 
 
 def audited(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_gradcam.audit.data.coco_shapes import Annotation, packed, shapes_of
-from pytest_gradcam.audit.data.gathering import Gathering
+from pytest_gradcam.audit.data.gathering import Gathering, in_order
 from pytest_gradcam.audit.data.pictures import (
     about_of,
     agreed_frame,
@@ -100,7 +100,7 @@ class CocoSource:
         """The classes that are asked for in an image, and what it is about, whether or not it can be read."""
         image = self._images[index]
         found = {annotation.category for annotation in pickle.loads(self._annotations[index])}
-        return tuple(sorted(found, key=lambda cls: (cls is None, cls or 0))), image.about
+        return in_order(found), image.about
 
     def __getitem__(self, index: int) -> Sample:
         """One image.

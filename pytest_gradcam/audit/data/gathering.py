@@ -53,8 +53,12 @@ class Gathering:
         Args:
             notes: on the image, that hold for every class.
         """
-        order = sorted(self._classes, key=lambda cls: (cls is None, cls or 0))
-        return tuple(_asked(cls, self._classes[cls], tuple(notes)) for cls in order)
+        return tuple(_asked(cls, self._classes[cls], tuple(notes)) for cls in in_order(self._classes))
+
+
+def in_order(classes: Iterable[int | None]) -> tuple[int | None, ...]:
+    """Classes by their number; that of the predicted class last."""
+    return tuple(sorted(classes, key=lambda cls: (cls is None, cls or 0)))
 
 
 def _asked(cls: int | None, found: _Class, notes: tuple[str, ...]) -> Asked:

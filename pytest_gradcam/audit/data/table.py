@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from pytest_gradcam.audit.data.clipping import fitted_box
-from pytest_gradcam.audit.data.gathering import Gathering
+from pytest_gradcam.audit.data.gathering import Gathering, in_order
 from pytest_gradcam.audit.data.pictures import (
     about_of,
     digest,
@@ -121,7 +121,7 @@ class TableSource:
         """The classes that are asked for in an image, and what it is about, whether or not it can be read."""
         image = self._images[index]
         found = {self._places.get(row.cls) for row in image.rows if row.cls or any(row.edges)}
-        return tuple(sorted(found, key=lambda cls: (cls is None, cls or 0))), image.about
+        return in_order(found), image.about
 
     def __getitem__(self, index: int) -> Sample:
         """One image.
